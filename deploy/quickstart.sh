@@ -83,7 +83,7 @@ say "Packages"
 install_packages build tour
 
 say "Configuring and compiling (optimized, without the tests) into $build"
-run cmake --preset release -B "$build" -DBUILD_TESTING=OFF --log-level=WARNING
+run cmake --preset release -B "$build" -DBUILD_TESTING=OFF -DGABION_SERVICE=ON --log-level=WARNING
 run cmake --build "$build" -j "$(nproc)" --target gabiond gabionctl
 
 keep_or_stop_earlier || start
