@@ -63,7 +63,7 @@ install_packages() {
     fi
     as_root=(sudo -n)
   fi
-  say "Installing ${#missing[@]} packages: ${missing[*]}"
+  say "Installing the packages that are missing: ${missing[*]}"
   as_root+=(env DEBIAN_FRONTEND=noninteractive)
   local log
   log=$(mktemp)

@@ -68,6 +68,13 @@ refused() {
 
 # expect WHAT JQ-EXPRESSION: of the last output.
 expect() { jq -e "$2" "$work/output" >/dev/null || fail "expected $1, in the output above"; }
+# expect_extents UNIT BYTES: the stream of messages in the last output covers BYTES in multiples of UNIT, without gaps.
+expect_extents() {
+  jq -s -e "[.[].extents[] | {offset: (.offset // 0 | tonumber), length: (.length | tonumber)}]
+    | reduce .[] as \$extent (0; if . == \$extent.offset and \$extent.length > 0 and \$extent.length % $1 == 0
+                                 then . + \$extent.length else -1 end) | . == $2" "$work/output" >/dev/null ||
+    fail "expected extents in multiples of $1 that cover $2 bytes without gaps, in the output above"
+}
 # expect_text WORD...: in the last output.
 expect_text() {
   local word
@@ -76,14 +83,18 @@ expect_text() {
   done
 }
 
+# delete_if_there METHOD NAME: what an earlier tour left; that there is nothing is no failure.
+delete_if_there() {
+  ctl "$1" "{\"name\": \"$2\"}" >"$work/output" 2>&1 || grep -qF RESOURCE_NOT_FOUND "$work/output" ||
+    fail "cannot delete $2 of an earlier tour: $(cat "$work/output")"
+}
+
 delete_earlier() {
   local name
   for name in tour-exact tour-pad-512 tour-pad-4096 tour-refuse; do
-    ctl ExportService/DeleteExport "{\"name\": \"exports/$name\", \"allowMissing\": true, \"mode\": \"MODE_HARD\"}" \
-      >"$work/output" 2>&1 || fail "cannot delete the export of an earlier tour: $(cat "$work/output")"
+    delete_if_there ExportService/DeleteExport "exports/$name"
   done
-  ctl ImageService/DeleteImage '{"name": "images/tour", "allowMissing": true}' >"$work/output" 2>&1 ||
-    fail "cannot delete the image of an earlier tour: $(cat "$work/output")"
+  delete_if_there ImageService/DeleteImage images/tour
 }
 
 # The source: texts that every Debian has, at the start and at the very end, with nothing between them.
@@ -141,6 +152,7 @@ make_source
 chapter "An image of $image_bytes bytes"
 call ImageService/CreateImage \
   "{\"imageId\": \"tour\", \"image\": {\"pool\": \"pools/default\", \"raw\": {}, \"virtualSizeBytes\": \"$image_bytes\"}}"
+expect "an operation that is done" '.done == true and (has("error") | not)'
 call ImageService/GetImage '{"name": "images/tour"}'
 expect "an active image of $image_bytes bytes" \
   ".state == \"STATE_ACTIVE\" and .virtualSizeBytes == \"$image_bytes\""
@@ -168,15 +180,11 @@ expect_text FAILED_PRECONDITION SIZE_NOT_MULTIPLE_OF_MINIMUM "$image_bytes" 4096
 refused ExportService/GetExport '{"name": "exports/tour-refuse"}'
 expect_text NOT_FOUND RESOURCE_NOT_FOUND
 
-chapter "What the service says about the same bytes: exactly, and in units of 4096"
+chapter "What the service says about the same bytes: as they are stored, and as clients of the export see them"
 call InspectService/Map '{"name": "images/tour"}'
-jq -s 'map(.extents[])' "$work/output" >"$work/map"
-jq -e "(map(.length | tonumber) | add) == $image_bytes" "$work/map" >/dev/null ||
-  fail "the extents above should cover $image_bytes bytes"
-call InspectService/Map '{"name": "exports/tour-pad-4096", "granularityBytes": 4096}'
-jq -s 'map(.extents[])' "$work/output" >"$work/map"
-jq -e "all(.[]; (.offset // \"0\" | tonumber) % 4096 == 0) and (map(.length | tonumber) | add) >= $image_bytes" \
-  "$work/map" >/dev/null || fail "the extents above should begin at multiples of 4096 and cover $image_bytes bytes"
+expect_extents 1 "$image_bytes"
+call InspectService/Map '{"name": "exports/tour-pad-4096", "asAdvertised": true}'
+expect_extents 4096 "$padded"
 
 chapter "The exports stay. To delete one, and then the image, once it has no export:"
 for request in 'ExportService/DeleteExport {"name": "exports/tour-exact"}' \
