@@ -185,12 +185,20 @@ def link_lines(tree):
                 yield Finding(path, line, "dependencies", f"{name} ({home}) must not link {dep} ({folder})")
 
 
+def _unrolled(cmake):
+    """The text of a CMake file with the bodies of its foreach(VARIABLE ITEM...) written out for each item."""
+    def unroll(match):
+        items = match.group(2).split()
+        return "\n".join(match.group(3).replace("${%s}" % match.group(1), item) for item in items)
+    return re.sub(r"\bforeach\s*\(\s*(\w+)([^)]*)\)(.*?)\bendforeach\s*\(", unroll, cmake, flags=re.S)
+
+
 def sources_are_built(tree):
     for path, _ in tree.ending(".cc", "_test.py"):
         folder = os.path.dirname(path)
         while folder and folder + "/CMakeLists.txt" not in tree.files:
             folder = os.path.dirname(folder)
-        cmake = tree.files.get(os.path.join(folder, "CMakeLists.txt"), "")
+        cmake = _unrolled(tree.files.get(os.path.join(folder, "CMakeLists.txt"), ""))
         stem = os.path.splitext(os.path.relpath(path, folder or "."))[0]
         if not re.search(r"(?<!\w)(?<!\w/)" + re.escape(stem) + r"(?![\w/])", cmake):
             yield Finding(path, 1, "not-built", f"{folder or '.'}/CMakeLists.txt does not name it")

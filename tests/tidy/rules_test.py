@@ -36,6 +36,11 @@ class LayoutTest(unittest.TestCase):
         self.assertEqual(found(rules.sources_are_built, files),
                          [("tests/a/b/x_test.cc", 1), ("tests/a/y_test.cc", 1), ("tests/a/z_test.py", 1)])
 
+    def test_source_that_a_loop_names_is_built(self):
+        files = {"engine/CMakeLists.txt": "foreach(name a b)\n  gabion_test(${name}_test SRCS ${name}_test.cc)\nendforeach()",
+                 "engine/b_test.cc": "", "engine/c_test.cc": ""}
+        self.assertEqual(found(rules.sources_are_built, files), [("engine/c_test.cc", 1)])
+
     def test_unfinished_work_and_places_of_one_machine_are_found(self):
         bad = ["TO" "DO", "FIX" "ME: later", "/wor" "k/x", "see issue" " #12"]
         for text in bad:
