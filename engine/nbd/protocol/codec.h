@@ -33,7 +33,6 @@ template <size_t N>
 using MutableFixedBytes = std::span<std::byte, N>;
 
 // ---- transmission
-// ---------------------------------------------------------------------------------------------------
 
 // One request as the client sent it; nothing about it has been validated (request.h does). `cookie`
 // identifies it in the reply and has no other meaning.
@@ -87,7 +86,6 @@ void EncodeBlockStatusHeader(MutableFixedBytes<kBlockStatusHeaderSize> out, uint
 void EncodeDescriptor(MutableFixedBytes<kDescriptorSize> out, uint32_t length, uint32_t status);
 
 // ---- handshake
-// ------------------------------------------------------------------------------------------------------
 
 void EncodeGreeting(MutableFixedBytes<kGreetingSize> out, uint16_t server_flags);
 

@@ -9,7 +9,6 @@
 namespace gabion::nbd {
 
 // ---- handshake
-// ----------------------------------------------------------------------------------------------------
 //
 //   server: Greeting; client: 32 bits of client flags; then, until EXPORT_NAME, GO or ABORT ends
 //   it: client: OptionHeader + payload; server: one or more OptionReplyHeader + payload.
@@ -101,7 +100,6 @@ static_assert(sizeof(WireInfoExport) == 12);
 static_assert(sizeof(WireInfoBlockSize) == 14);
 
 // ---- transmission flags, told with the export's size
-// ----------------------------------------------------------------
 
 inline constexpr uint16_t kHasFlags = 1 << 0;
 inline constexpr uint16_t kReadOnly = 1 << 1;
@@ -116,7 +114,6 @@ inline constexpr uint16_t kSendCache = 1 << 10;
 inline constexpr uint16_t kSendFastZero = 1 << 11;
 
 // ---- transmission: requests
-// -------------------------------------------------------------------------------------------
 
 inline constexpr uint32_t kRequestMagic = 0x25609513;
 
@@ -148,7 +145,6 @@ struct [[gnu::packed]] WireRequest {
 static_assert(sizeof(WireRequest) == 28);
 
 // ---- transmission: replies
-// ---------------------------------------------------------------------------------------------
 
 inline constexpr uint32_t kSimpleReplyMagic = 0x67446698;
 inline constexpr uint32_t kChunkMagic = 0x668e33ef;
