@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <random>
 
 #include "engine/nbd/protocol/errors.h"
 #include "engine/nbd/protocol/export_info.h"
+#include "tests/engine/nbd/protocol/wire_testing.h"
 
 namespace gabion::nbd {
 namespace {
@@ -280,6 +282,38 @@ TEST(ValidateRequestTest, MessagesNameWhatIsWrong) {
     const Verdict verdict = ValidateRequest(row.request, strict);
     for (const char* part : row.parts) EXPECT_THAT(verdict.message, HasSubstr(part));
   }
+}
+
+// Whatever the 28 bytes say: what is served is safe to serve, and what is not has a code and a
+// reason.
+TEST(ValidateRequestTest, RandomRequestsAreServedOnlyWithinTheContract) {
+  const uint64_t seed = testing::TestSeed(28);
+  std::mt19937_64 rng(seed);
+  const uint64_t edges[] = {0, 1, 511, 512, 4096, kSize - 4096, kSize, kMaxPayload, kMax32, kMax64};
+  int served = 0;
+  for (int round = 0; round < 200000; ++round) {
+    SessionTraits session = rng() % 4 ? Writable() : ReadOnlyTraits();
+    if (rng() % 4 == 0) session = Simple();
+    session.required_alignment = rng() % 2 ? 1 : 4096;
+    const uint64_t shift = rng() % 3 - 1;  // -1, 0 or 1 around an edge
+    const Request request{rng(), static_cast<uint16_t>(rng() % 9),
+                          static_cast<uint16_t>(rng() % 2 ? 0 : rng() % 32),
+                          edges[rng() % std::size(edges)] + (rng() % 4 ? 0 : shift),
+                          static_cast<uint32_t>(edges[rng() % std::size(edges)] + shift)};
+    const Verdict verdict = ValidateRequest(request, session);
+    ASSERT_EQ(verdict.ok(), verdict.error == kOk) << "seed " << seed << " round " << round;
+    ASSERT_EQ(verdict.ok(), verdict.message.empty()) << "seed " << seed << " round " << round;
+    if (!verdict.ok() || request.Is(Command::kDisconnect)) continue;
+    ++served;
+    const auto end = request.offset + uint64_t{request.length};
+    ASSERT_TRUE(end >= request.offset && end <= kSize) << "seed " << seed << " round " << round;
+    ASSERT_EQ((request.offset | request.length) % session.required_alignment, 0u);
+    if (session.transmission_flags & 2) {
+      ASSERT_FALSE(request.Is(kWrite) || request.Is(kTrim) || request.Is(kZero));
+    }
+    ASSERT_TRUE(!request.Is(kWrite) || request.length <= session.maximum_payload);
+  }
+  EXPECT_GT(served, 2000);
 }
 
 TEST(PayloadLimitTest, OnlyClientsThatAskedAreBoundByASmallMaximum) {
