@@ -5,8 +5,20 @@
 #include "engine/base/check.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
+#include "engine/base/text.h"
 
 namespace gabion::engine {
+
+absl::Status LockImage(const std::string& name, int fd, io::LockMode mode) {
+  const absl::Status locked = io::LockFile(fd, mode);
+  if (locked.ok() || locked.code() != absl::StatusCode::kFailedPrecondition) {
+    return Annotate(locked, name);
+  }
+  const absl::optional<absl::Cord> byte = locked.GetPayload(AsAbsl(io::kLockBytePayload));
+  const std::string perm_byte = byte.has_value() ? std::string(*byte) : std::string();
+  return WithReason(Annotate(locked, name),
+                    {"IMAGE_LOCKED", {{"image", name}, {"perm-byte", perm_byte}}});
+}
 
 ImageRoot::ImageRoot(block::Node& child, runtime::ReadyQueue& ready)
     : block::FilterNode(child), growing_(ready) {}
@@ -40,8 +52,7 @@ absl::Status Image::AddUser(bool writing) {
           {"IMAGE_NOT_WRITABLE", {{"image", spec_.name}}});
     }
     if (writers_ == 0) {
-      absl::Status locked = parts_.lock->LockForWriting();
-      if (!locked.ok()) return Annotate(locked, spec_.name);
+      RETURN_IF_ERROR(LockImage(spec_.name, parts_.lock.get(), io::LockMode::kWriter));
     }
     ++writers_;
   }
@@ -54,7 +65,10 @@ void Image::RemoveUser(bool writing) {
   --users_;
   if (!writing) return;
   CHECK_GT(writers_, 0u);
-  if (--writers_ == 0) parts_.lock->ReleaseWriting();
+  if (--writers_ > 0) return;
+  // To hold less than before cannot conflict with anybody.
+  const absl::Status kept = io::LockFile(parts_.lock.get(), io::LockMode::kReader);
+  CHECK(kept.ok());
 }
 
 Task<absl::Status> Image::Grow(ByteCount size) { return root_.Resize(size); }
@@ -69,7 +83,7 @@ Task<absl::Status> Image::Close() {
   }
   const absl::Status format = co_await parts_.format->Close();
   status.Update(format);
-  parts_.lock.reset();
+  parts_.lock = io::UniqueFd();
   co_return status;
 }
 

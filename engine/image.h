@@ -10,12 +10,15 @@
 #include "engine/block/filter_node.h"
 #include "engine/block/node.h"
 #include "engine/engine.h"
-#include "engine/io/file.h"
 #include "engine/io/file_lock.h"
+#include "engine/io/unique_fd.h"
 #include "engine/keyed_mutex.h"
 #include "engine/runtime/task.h"
 
 namespace gabion::engine {
+
+// Takes the locks of `mode` on an image's file; a conflict is kFailedPrecondition IMAGE_LOCKED.
+absl::Status LockImage(const std::string& name, int fd, io::LockMode mode);
 
 // The top of an image's own nodes: byte-addressable, and the one place where the image grows. Growth is serialized, is
 // never undone by a smaller one that came at the same time, and may run beside reads and writes, which raw files allow.
@@ -43,11 +46,11 @@ class ImageRoot final : public block::FilterNode {
 // Owned by its shard's server; used on the shard. Close() comes before destruction.
 class Image final : private ImageRoot::Observer {
  public:
-  // What of the node tree the image is made of, from the bottom; `lock` is held until Close().
+  // What of the node tree the image is made of, from the bottom. The reader's locks have been taken.
   struct Parts {
     std::unique_ptr<block::Node> format;
     std::unique_ptr<block::Node> aligned;  // may be null
-    std::unique_ptr<io::FileLock> lock;
+    io::UniqueFd lock;  // a descriptor of the file's open description, which holds the locks
   };
 
   class GrowthObserver {
@@ -69,6 +72,7 @@ class Image final : private ImageRoot::Observer {
   const block::Limits& storage_limits() const { return parts_.format->limits(); }
 
   // Users hold the image open. A writing user also makes it take the writer's locks.
+  // kFailedPrecondition IMAGE_LOCKED if another process holds it.
   absl::Status AddUser(bool writing);
   void RemoveUser(bool writing);
   uint32_t users() const { return users_; }

@@ -195,6 +195,7 @@ void ShardServer::Admit(const std::string& export_name, Arrival arrival,
 void ShardServer::OnImageGrown(Image& image) {
   for (auto& [name, served] : exports_) {
     if (served->image != &image) continue;
+    served->exported.OnDiskGrown();
     const absl::Status published = PublishVersion(*served);
     if (!published.ok()) {
       logger_.Log(LogLevel::kWarning, "engine",

@@ -8,6 +8,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/block/aligned_node.h"
 #include "engine/formats/raw/raw_node.h"
+#include "engine/image_files.h"
 #include "engine/io/pool_file.h"
 #include "engine/io/uring_file.h"
 
@@ -57,32 +58,21 @@ ShardServer::~ShardServer() {
 
 Task<absl::StatusOr<std::unique_ptr<Image>>> ShardServer::OpenImage(ImageSpec spec,
                                                                     const io::Directory* pool) {
-  // The worker touches nothing of this shard: it opens and locks, and hands both over.
-  struct Opened {
-    io::UniqueFd fd;
-    std::unique_ptr<io::FileLock> lock;
-  };
   const bool direct = options_.direct_io;
-  absl::StatusOr<Opened> opened = co_await workers_.Run([pool, &spec, direct] {
-    return [&]() -> absl::StatusOr<Opened> {
-      ASSIGN_OR_RETURN(io::UniqueFd fd, pool->Open(spec.file_name, {.writable = true,
-                                                                    .fall_back_read_only = true,
-                                                                    .direct = direct}));
-      ASSIGN_OR_RETURN(std::unique_ptr<io::FileLock> lock, io::FileLock::ForReading(fd.get()));
-      return Opened{std::move(fd), std::move(lock)};
-    }();
-  });
-  if (!opened.ok()) co_return Annotate(opened.status(), spec.name);
+  absl::StatusOr<OpenedImage> opened = co_await workers_.Run(
+      [pool, &spec, direct] { return OpenImageFile(*pool, spec, direct); });
+  if (!opened.ok()) co_return opened.status();
   absl::StatusOr<std::unique_ptr<io::File>> file =
-      ring_ != nullptr ? io::NewUringFile(std::move(opened->fd), *ring_, workers_)
-                       : io::NewPoolFile(std::move(opened->fd), workers_);
+      ring_ != nullptr ? io::NewUringFile(std::move(opened->file), *ring_, workers_)
+                       : io::NewPoolFile(std::move(opened->file), workers_);
   if (!file.ok()) co_return Annotate(file.status(), spec.name);
   Image::Parts parts;
   parts.lock = std::move(opened->lock);
   parts.format = raw::NewRawNode(
       *std::move(file), {.name = spec.name, .request_alignment = spec.request_alignment_bytes});
-  if (parts.format->limits().alignment.value > 1) {
-    parts.aligned = block::NewAlignedNode(*parts.format, shard_.reactor().ready());
+  const block::Limits& limits = parts.format->limits();
+  if (limits.alignment.value > 1 || limits.memory_alignment > 1) {
+    parts.aligned = std::make_unique<block::AlignedNode>(*parts.format, shard_.reactor().ready());
   }
   co_return std::make_unique<Image>(std::move(spec), std::move(parts), shard_.reactor().ready(),
                                     *this);

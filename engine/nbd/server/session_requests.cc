@@ -124,4 +124,36 @@ Task<void> Session::ServeCache(Request request) {
   ReplyDone(request, status, 0);
 }
 
+Task<void> Session::ServeBlockStatus(Request request) {
+  const block::Limits& limits = root_.limits();
+  const StatusRequest wanted{.range = RangeOf(request), .one = Has(request, kFlagReqOne)};
+  const StatusOptions options{
+      .granule = ByteCount{policy_.granule},
+      .export_size = traits_.size,
+      .content_size = std::min(traits_.size, limits.content_size()),
+      .layers = limits.layers,
+      .most_descriptors = limits_.max_descriptors};
+  StatusPlan plan(wanted, options, operators_);
+  {
+    // One pass for the whole walk: all contexts come from one version of the disk's tree.
+    const runtime::Turnstile::Pass pass = co_await gate_.Enter();
+    while (!plan.done()) {
+      absl::StatusOr<block::ExtentList> extents =
+          co_await root_.BlockStatus(plan.wanted(), kExtentsPerStep);
+      if (extents.ok()) {
+        plan.Feed(*extents);
+      } else {
+        plan.FeedUnknown();
+      }
+    }
+  }
+  for (std::size_t i = 0; i < operators_.size(); ++i) {
+    if (plan.has_answer(i)) continue;
+    ReplyError(request, ErrorCode::kIo,
+               negotiated_.meta_contexts[i].name + ": the status of this range is not known", 0);
+    co_return;
+  }
+  ReplyStatus(request, plan);
+}
+
 }  // namespace gabion::nbd
