@@ -1,4 +1,5 @@
-// Calls across shards: a coroutine runs where its data lives, its result goes on where it was asked for.
+// Calls across shards: a coroutine runs where its data lives, its result goes on where it was asked
+// for.
 #pragma once
 
 #include <type_traits>
@@ -21,8 +22,9 @@ Task<void> RunAndReply(runtime::Shard* home, F* start, runtime::OneShot<T>* repl
 
 }  // namespace internal
 
-// `start` is a plain function object that returns a Task; it is called on `target`, where `tasks` keeps the running call.
-// It and what it refers to stay valid until then: they live in this call's frame, or longer.
+// `start` is a plain function object that returns a Task; it is called on `target`, where `tasks`
+// keeps the running call. It and what it refers to stay valid until then: they live in this call's
+// frame, or longer.
 template <typename F>
 Task<typename std::invoke_result_t<F&>::value_type> CallOn(runtime::Shard& home,
                                                            runtime::Shard& target,

@@ -46,9 +46,9 @@ absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> MakeExportVersion(const Expo
   version->info = InfoOf(spec, version->effective, image.root().limits());
   version->root = &image.root();
   if (version->effective.tail_node.has_value()) {
-    version->tail = std::make_unique<block::TailNode>(
-        image.root(), *version->effective.tail_node,
-        ByteCount{version->effective.minimum.bytes}, ready);
+    version->tail =
+        std::make_unique<block::TailNode>(image.root(), *version->effective.tail_node,
+                                          ByteCount{version->effective.minimum.bytes}, ready);
     version->root = version->tail.get();
   }
   return version;

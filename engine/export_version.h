@@ -11,8 +11,9 @@
 
 namespace gabion::engine {
 
-// Resolves the block sizes of `spec` over `image` and builds the nodes that they need above it. Pure but for the nodes, which
-// live on the image's shard. Errors carry the reasons of the block-size rules.
+// Resolves the block sizes of `spec` over `image` and builds the nodes that they need above it.
+// Pure but for the nodes, which live on the image's shard. Errors carry the reasons of the
+// block-size rules.
 absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> MakeExportVersion(const ExportSpec& spec,
                                                                       Image& image,
                                                                       uint64_t version_id,

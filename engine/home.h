@@ -1,4 +1,5 @@
-// The first shard's extra work: which exports there are and where, the listeners, and the handshakes of all connections.
+// The first shard's extra work: which exports there are and where, the listeners, and the
+// handshakes of all connections.
 #pragma once
 
 #include <cstdint>
@@ -21,18 +22,17 @@
 
 namespace gabion::engine {
 
-// Created, used and destroyed on the home shard, but for ExportSink, which other shards call. Close() comes before
-// destruction.
+// Created, used and destroyed on the home shard, but for ExportSink, which other shards call.
+// Close() comes before destruction.
 class Home final : public ExportSink {
  public:
-  Home(runtime::Shard& shard, runtime::WorkerPool& pool, const NbdOptions& options,
-       Logger& logger);
+  Home(runtime::Shard& shard, runtime::WorkerPool& pool, const NbdOptions& options, Logger& logger);
   ~Home();
 
   // Tells where the shards are; once, before anything else.
   void SetServers(std::vector<ShardServer*> servers) { servers_ = std::move(servers); }
-  absl::Status Listen();
-  const std::string& tcp_address() const { return tcp_address_; }
+  // Accepts connections from now on; once for each kind.
+  void Listen(io::ListenSocket socket, bool tcp);
 
   absl::Status AddPool(std::string name, std::unique_ptr<io::Directory> directory);
   Task<absl::StatusOr<PoolInfo>> GetPool(std::string name);
@@ -88,20 +88,22 @@ class Home final : public ExportSink {
     const bool tcp_;
   };
 
-  class Door final : public io::ConnectionHandler {
+  class Door final : public io::Listener::Handler {
    public:
     Door(Home& home, bool tcp) : home_(home), directory_(home, tcp) {}
-    void OnConnection(std::unique_ptr<io::AsioStream> stream) override;
+    void OnConnection(io::UniqueFd socket) override;
 
    private:
     Home& home_;
     Directory directory_;
   };
 
-  Task<void> Receive(std::unique_ptr<io::AsioStream> stream, nbd::ExportDirectory* directory);
-  void HandOver(nbd::NegotiationResult result, std::unique_ptr<io::AsioStream> stream);
+  Task<void> Receive(io::UniqueFd socket, nbd::ExportDirectory* directory);
+  absl::Status HandOver(nbd::NegotiationResult result, io::UniqueFd socket,
+                        std::unique_ptr<io::Stream> stream);
+  void EndConnection(const std::string& export_name);
   Known* FindByWireName(const std::string& nbd_name);
-  bool Visible(const Known& known, bool tcp) const;
+  static bool Visible(const Known& known, bool tcp);
   absl::StatusOr<const io::Directory*> PoolOf(const std::string& name) const;
   absl::StatusOr<ShardServer*> ServerOfExport(const std::string& export_name) const;
   absl::Status CheckNames(const ExportSpec& spec) const;
@@ -118,9 +120,7 @@ class Home final : public ExportSink {
   std::vector<io::Stream*> negotiating_;
   Door unix_door_;
   Door tcp_door_;
-  std::unique_ptr<io::AsioListener> unix_listener_;
-  std::unique_ptr<io::AsioListener> tcp_listener_;
-  std::string tcp_address_;
+  std::vector<std::unique_ptr<io::Listener>> listeners_;
   KeyedMutex export_turn_;
   KeyedMutex image_turn_;
   runtime::TaskSet tasks_;

@@ -20,8 +20,9 @@ namespace gabion::engine {
 // Takes the locks of `mode` on an image's file; a conflict is kFailedPrecondition IMAGE_LOCKED.
 absl::Status LockImage(const std::string& name, int fd, io::LockMode mode);
 
-// The top of an image's own nodes: byte-addressable, and the one place where the image grows. Growth is serialized, is
-// never undone by a smaller one that came at the same time, and may run beside reads and writes, which raw files allow.
+// The top of an image's own nodes: byte-addressable, and the one place where the image grows.
+// Growth is serialized, is never undone by a smaller one that came at the same time, and may run
+// beside reads and writes, which raw files allow.
 class ImageRoot final : public block::FilterNode {
  public:
   class Observer {
@@ -46,7 +47,8 @@ class ImageRoot final : public block::FilterNode {
 // Owned by its shard's server; used on the shard. Close() comes before destruction.
 class Image final : private ImageRoot::Observer {
  public:
-  // What of the node tree the image is made of, from the bottom. The reader's locks have been taken.
+  // What of the node tree the image is made of, from the bottom. The reader's locks have been
+  // taken.
   struct Parts {
     std::unique_ptr<block::Node> format;
     std::unique_ptr<block::Node> aligned;  // may be null

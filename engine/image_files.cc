@@ -61,10 +61,9 @@ absl::Status SetIdentity(int fd, const ImageSpec& spec) {
 }
 
 absl::Status Taken(const ImageSpec& spec) {
-  return WithReason(
-      absl::AlreadyExistsError(absl::StrCat("the pool has a file '", spec.file_name,
-                                            "' that is not this image's")),
-      {"RESOURCE_EXISTS", {{"pool", spec.pool}, {"file", spec.file_name}}});
+  return WithReason(absl::AlreadyExistsError(absl::StrCat("the pool has a file '", spec.file_name,
+                                                          "' that is not this image's")),
+                    {"RESOURCE_EXISTS", {{"pool", spec.pool}, {"file", spec.file_name}}});
 }
 
 // A new file, or what an interrupted attempt for the same image left.
@@ -177,8 +176,8 @@ absl::StatusOr<ImageInfo> ImportImageFile(const io::Directory& pool, const Image
   const absl::StatusOr<io::UniqueFd> source = pool.Open(source_file, {});
   if (!source.ok()) return ReasonFor(source.status(), spec);
   RETURN_IF_ERROR(LockImage(spec.name, source->get(), io::LockMode::kReader));
-  absl::StatusOr<ImageInfo> made = MakeFile(
-      pool, spec, [&source](int fd) { return CopyContent(source->get(), fd); });
+  absl::StatusOr<ImageInfo> made =
+      MakeFile(pool, spec, [&source](int fd) { return CopyContent(source->get(), fd); });
   if (!made.ok()) return ReasonFor(made.status(), spec);
   return made;
 }

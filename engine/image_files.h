@@ -1,4 +1,5 @@
-// The files behind images. Every call blocks: it runs on a worker. Errors name the image and carry the API's reason.
+// The files behind images. Every call blocks: it runs on a worker. Errors name the image and carry
+// the API's reason.
 #pragma once
 
 #include <string>
@@ -13,11 +14,12 @@ namespace gabion::engine {
 
 struct OpenedImage {
   io::UniqueFd file;
-  io::UniqueFd lock;  // another descriptor of the same open description; the reader's locks are taken
+  io::UniqueFd
+      lock;  // another descriptor of the same open description; the reader's locks are taken
 };
 
-// Opens the file for reading and, where it lets us, for writing. kFailedPrecondition IMAGE_LOCKED if another process holds
-// it, or IMAGE_REPLACED if it carries another image's identity.
+// Opens the file for reading and, where it lets us, for writing. kFailedPrecondition IMAGE_LOCKED
+// if another process holds it, or IMAGE_REPLACED if it carries another image's identity.
 absl::StatusOr<OpenedImage> OpenImageFile(const io::Directory& pool, const ImageSpec& spec,
                                           bool direct);
 

@@ -54,9 +54,9 @@ ExportState ShardServer::StateOf(const Served& served) const {
 }
 
 absl::Status ShardServer::PublishVersion(Served& served) {
-  ASSIGN_OR_RETURN(std::unique_ptr<nbd::ExportVersion> version,
-                   MakeExportVersion(served.spec, *served.image, next_version_++,
-                                     shard_.reactor().ready()));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<nbd::ExportVersion> version,
+      MakeExportVersion(served.spec, *served.image, next_version_++, shard_.reactor().ready()));
   served.exported.Publish(std::move(version));
   sink_.Publish(served.spec.name, EntryOf(served.spec, served.exported.current()));
   return absl::OkStatus();
@@ -136,8 +136,7 @@ Task<absl::StatusOr<ExportState>> ShardServer::GetExport(std::string name) {
   co_return StateOf(*served);
 }
 
-Task<absl::StatusOr<std::vector<ConnectionState>>> ShardServer::ListConnections(
-    std::string name) {
+Task<absl::StatusOr<std::vector<ConnectionState>>> ShardServer::ListConnections(std::string name) {
   CO_ASSIGN_OR_RETURN(const Served* const served, Find(name));
   std::vector<ConnectionState> connections;
   for (const nbd::SessionReport& report : served->exported.Sessions()) {
@@ -182,10 +181,10 @@ void ShardServer::Admit(const std::string& export_name, Arrival arrival,
   if (found == exports_.end()) {
     stream->Shutdown();
   } else {
-    admitted = found->second->exported.Admit(
-        arrival.version_id, arrival.connection_id, arrival.connect_time_us,
-        std::move(arrival.result.negotiated), std::move(arrival.result.leftover),
-        std::move(stream));
+    admitted =
+        found->second->exported.Admit(arrival.version_id, arrival.connection_id,
+                                      arrival.connect_time_us, std::move(arrival.result.negotiated),
+                                      std::move(arrival.result.leftover), std::move(stream));
   }
   if (admitted.ok()) return;
   logger_.Log(LogLevel::kInfo, "nbd", absl::StrCat(peer, ": hung up: ", admitted.message()));
@@ -199,8 +198,9 @@ void ShardServer::OnImageGrown(Image& image) {
     const absl::Status published = PublishVersion(*served);
     if (!published.ok()) {
       logger_.Log(LogLevel::kWarning, "engine",
-                  absl::StrCat(name, ": the image has grown, but new clients still see the old"
-                                     " size: ",
+                  absl::StrCat(name,
+                               ": the image has grown, but new clients still see the old"
+                               " size: ",
                                published.message()));
     }
   }

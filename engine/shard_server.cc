@@ -31,8 +31,7 @@ ShardServer::ShardServer(runtime::Shard& shard, runtime::WorkerPool& pool, const
 absl::StatusOr<std::unique_ptr<ShardServer>> ShardServer::Create(runtime::Shard& shard,
                                                                  runtime::WorkerPool& pool,
                                                                  const Options& options,
-                                                                 ExportSink& sink,
-                                                                 Logger& logger) {
+                                                                 ExportSink& sink, Logger& logger) {
   std::unique_ptr<ShardServer> server(new ShardServer(shard, pool, options, sink, logger));
   if (options.io_driver == IoDriver::kThreads) {
     server->ring_refused_ = "the configuration asks for threads";
@@ -59,8 +58,8 @@ ShardServer::~ShardServer() {
 Task<absl::StatusOr<std::unique_ptr<Image>>> ShardServer::OpenImage(ImageSpec spec,
                                                                     const io::Directory* pool) {
   const bool direct = options_.direct_io;
-  absl::StatusOr<OpenedImage> opened = co_await workers_.Run(
-      [pool, &spec, direct] { return OpenImageFile(*pool, spec, direct); });
+  absl::StatusOr<OpenedImage> opened =
+      co_await workers_.Run([pool, &spec, direct] { return OpenImageFile(*pool, spec, direct); });
   if (!opened.ok()) co_return opened.status();
   absl::StatusOr<std::unique_ptr<io::File>> file =
       ring_ != nullptr ? io::NewUringFile(std::move(opened->file), *ring_, workers_)
@@ -102,7 +101,8 @@ Task<void> ShardServer::ReleaseImage(Image* image, bool writing) {
   const std::string name = image->spec().name;
   const KeyedMutex::Lock lock = co_await opening_.Acquire(name);
   if (writing) {
-    // What the writer left in the page cache is its own business; what it flushed is safe. The lock goes with the user.
+    // What the writer left in the page cache is its own business; what it flushed is safe. The lock
+    // goes with the user.
     image->RemoveUser(true);
   } else {
     image->RemoveUser(false);
@@ -153,9 +153,8 @@ Task<absl::Status> ShardServer::CheckUnused(std::string image_name) {
     if (served->spec.image.name != image_name) continue;
     absl::StrAppend(&exports, exports.empty() ? "" : ",", name);
   }
-  co_return WithReason(
-      absl::FailedPreconditionError(absl::StrCat(image_name, " is in use")),
-      {"IMAGE_IN_USE", {{"image", image_name}, {"exports", exports}}});
+  co_return WithReason(absl::FailedPreconditionError(absl::StrCat(image_name, " is in use")),
+                       {"IMAGE_IN_USE", {{"image", image_name}, {"exports", exports}}});
 }
 
 Task<absl::Status> ShardServer::Close() {

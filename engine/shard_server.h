@@ -24,7 +24,8 @@
 
 namespace gabion::engine {
 
-// What a shard tells the listeners' shard about its exports. Called on the exporting shard; implementations post.
+// What a shard tells the listeners' shard about its exports. Called on the exporting shard;
+// implementations post.
 class ExportSink {
  public:
   struct Entry {
@@ -108,9 +109,7 @@ class ShardServer final : private Image::GrowthObserver {
         : server(in_server), exported(environment, limits) {
       exported.SetObserver(this);
     }
-    void OnConnectionEnded(uint64_t id) override {
-      server.sink_.ConnectionEnded(spec.name, id);
-    }
+    void OnConnectionEnded(uint64_t id) override { server.sink_.ConnectionEnded(spec.name, id); }
 
     ShardServer& server;
     ExportSpec spec;
@@ -123,8 +122,7 @@ class ShardServer final : private Image::GrowthObserver {
 
   void OnImageGrown(Image& image) override;
 
-  Task<absl::StatusOr<std::unique_ptr<Image>>> OpenImage(ImageSpec spec,
-                                                         const io::Directory* pool);
+  Task<absl::StatusOr<std::unique_ptr<Image>>> OpenImage(ImageSpec spec, const io::Directory* pool);
   absl::StatusOr<Served*> Find(const std::string& name);
   absl::Status PublishVersion(Served& served);
   ExportState StateOf(const Served& served) const;

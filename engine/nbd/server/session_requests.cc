@@ -23,7 +23,7 @@ bool Has(const Request& request, uint16_t flag) { return (request.flags & flag) 
 bool Session::RefuseWrite(const Request& request, uint64_t held) {
   if ((traits_.transmission_flags & kReadOnly) == 0) return false;
   ++stats_.rejected_requests;
-  ReplyError(request, ErrorCode::kPerm, "the export has become read-only", held);
+  ReplyError(request, ErrorCode::kEperm, "the export has become read-only", held);
   return true;
 }
 
@@ -149,7 +149,7 @@ Task<void> Session::ServeBlockStatus(Request request) {
   }
   for (std::size_t i = 0; i < operators_.size(); ++i) {
     if (plan.has_answer(i)) continue;
-    ReplyError(request, ErrorCode::kIo,
+    ReplyError(request, ErrorCode::kEio,
                negotiated_.meta_contexts[i].name + ": the status of this range is not known", 0);
     co_return;
   }
