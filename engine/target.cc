@@ -14,7 +14,10 @@ namespace {
 
 // What lives on the shard. Destroyed there, when the last call is done.
 struct Opened {
-  ShardServer* server = nullptr;
+  explicit Opened(ShardServer& on) : server(&on), calls(on.shard().reactor().ready()) {}
+
+  ShardServer* const server;
+  runtime::TaskSet calls;
   Image* image = nullptr;
   bool writing = false;
   std::unique_ptr<nbd::ExportVersion> version;  // of an export's own view; else null
@@ -53,6 +56,7 @@ Task<void> MapThen(Opened* opened, ByteRange range, std::size_t max_extents,
 }
 
 Task<void> CloseTarget(std::unique_ptr<Opened> opened) {
+  co_await opened->calls.Drain();
   opened->version.reset();
   co_await opened->server->ReleaseImage(opened->image, opened->writing);
 }
@@ -129,8 +133,7 @@ class TargetImpl final : public Target {
 
 Task<absl::StatusOr<std::unique_ptr<Target>>> OpenTarget(ShardServer& server, TargetSource source,
                                                          const io::Directory* pool) {
-  auto opened = std::make_unique<Opened>();
-  opened->server = &server;
+  auto opened = std::make_unique<Opened>(server);
   opened->writing = source.writable;
   const ImageSpec image = source.image;
   CO_ASSIGN_OR_RETURN(opened->image, co_await server.AcquireImage(image, pool, source.writable));
