@@ -30,6 +30,7 @@ absl::StatusCode CodeOf(int error) {
     case EROFS:
       return absl::StatusCode::kPermissionDenied;
     case ENOENT:
+    case ENOTDIR:
       return absl::StatusCode::kNotFound;
     case EEXIST:
       return absl::StatusCode::kAlreadyExists;
