@@ -88,6 +88,8 @@ class AsioStream final : public Stream {
     return WriteLater();
   }
 
+  void ShutdownRead() override { static_cast<void>(shutdown(fd(), SHUT_RD)); }
+
   void Shutdown() override {
     // Fails only when the connection is gone already. The kernel wakes whoever waits.
     static_cast<void>(shutdown(fd(), SHUT_RDWR));
