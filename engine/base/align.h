@@ -14,7 +14,9 @@ constexpr bool IsPowerOfTwo(uint64_t value) { return std::has_single_bit(value);
 constexpr bool IsMultiple(uint64_t value, uint64_t alignment) {
   return (value & (alignment - 1)) == 0;
 }
-constexpr uint64_t RoundDown(uint64_t value, uint64_t alignment) { return value & ~(alignment - 1); }
+constexpr uint64_t RoundDown(uint64_t value, uint64_t alignment) {
+  return value & ~(alignment - 1);
+}
 
 // REQUIRES: value + alignment - 1 does not overflow.
 constexpr uint64_t RoundUp(uint64_t value, uint64_t alignment) {
@@ -25,8 +27,8 @@ constexpr bool IsAligned(const ByteRange& range, ByteCount alignment) {
   return IsMultiple(range.offset.value | range.length.value, alignment.value);
 }
 
-// True if offset and end are multiples of `alignment`, where an end at `size` counts as one: how requests address
-// the last, partial unit of a disk whose size is no multiple.
+// True if offset and end are multiples of `alignment`, where an end at `size` counts as one: how
+// requests address the last, partial unit of a disk whose size is no multiple.
 constexpr bool IsAlignedWithin(const ByteRange& range, ByteCount alignment, ByteCount size) {
   return IsMultiple(range.offset.value, alignment.value) &&
          (IsMultiple(range.end().value, alignment.value) || range.end().value == size.value);

@@ -1,4 +1,5 @@
-// Big-endian fields of wire and disk formats: always loaded and stored by value, never through a cast of the buffer.
+// Big-endian fields of wire and disk formats: always loaded and stored by value, never through a
+// cast of the buffer.
 #pragma once
 
 #include <bit>

@@ -1,5 +1,5 @@
-// CHECK is for our own bugs, in production too: it prints the broken condition and ends the process. What a client or
-// a disk can cause is an absl::Status, never a CHECK.
+// CHECK is for our own bugs, in production too: it prints the broken condition and ends the
+// process. What a client or a disk can cause is an absl::Status, never a CHECK.
 #pragma once
 
 #include <sstream>
@@ -19,18 +19,18 @@ std::string Operands(const A& a, const B& b) {
 
 }  // namespace gabion::internal
 
-#define CHECK(condition)                                                             \
-  do {                                                                               \
-    if (!(condition)) [[unlikely]]                                                   \
+#define CHECK(condition)                                                              \
+  do {                                                                                \
+    if (!(condition)) [[unlikely]]                                                    \
       ::gabion::internal::CheckFailed(__FILE__, __LINE__, #condition, std::string()); \
   } while (false)
 
-#define GABION_CHECK_OP(op, a, b)                                                    \
-  do {                                                                               \
-    const auto& check_a = (a);                                                       \
-    const auto& check_b = (b);                                                       \
-    if (!(check_a op check_b)) [[unlikely]]                                          \
-      ::gabion::internal::CheckFailed(__FILE__, __LINE__, #a " " #op " " #b,         \
+#define GABION_CHECK_OP(op, a, b)                                                      \
+  do {                                                                                 \
+    const auto& check_a = (a);                                                         \
+    const auto& check_b = (b);                                                         \
+    if (!(check_a op check_b)) [[unlikely]]                                            \
+      ::gabion::internal::CheckFailed(__FILE__, __LINE__, #a " " #op " " #b,           \
                                       ::gabion::internal::Operands(check_a, check_b)); \
   } while (false)
 

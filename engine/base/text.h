@@ -1,4 +1,5 @@
-// Debian's absl::string_view is a type of its own. Gabion uses std::string_view; this is the one border.
+// Debian's absl::string_view is a type of its own. Gabion uses std::string_view; this is the one
+// border.
 #pragma once
 
 #include <string_view>

@@ -1,5 +1,6 @@
-// Quantities in bytes. Positions and lengths are different types, so that one is never passed for the other; only
-// arithmetic with a meaning exists: offset + count -> offset, offset - offset -> count.
+// Quantities in bytes. Positions and lengths are different types, so that one is never passed for
+// the other; only arithmetic with a meaning exists: offset + count -> offset, offset - offset ->
+// count.
 #pragma once
 
 #include <compare>
@@ -34,8 +35,8 @@ constexpr ByteOffset operator+(ByteOffset a, ByteCount b) { return {a.value + b.
 constexpr ByteOffset operator-(ByteOffset a, ByteCount b) { return {a.value - b.value}; }
 constexpr ByteCount operator-(ByteOffset a, ByteOffset b) { return {a.value - b.value}; }
 
-// The bytes [offset, offset + length). Code that takes one from outside must have checked that the end does not
-// overflow: see FitsWithin() in align.h.
+// The bytes [offset, offset + length). Code that takes one from outside must have checked that the
+// end does not overflow: see FitsWithin() in align.h.
 struct ByteRange {
   ByteOffset offset;
   ByteCount length;
@@ -44,7 +45,8 @@ struct ByteRange {
   friend constexpr bool operator==(const ByteRange&, const ByteRange&) = default;
 };
 
-// Shorthand for literals and for code that comes from the wire: Range(offset, length), both in bytes.
+// Shorthand for literals and for code that comes from the wire: Range(offset, length), both in
+// bytes.
 constexpr ByteRange Range(uint64_t offset, uint64_t length) {
   return ByteRange{ByteOffset{offset}, ByteCount{length}};
 }

@@ -1,0 +1,225 @@
+// The data plane as the control plane sees it. Start reading the engine here.
+//
+// Every call is thread-safe and returns at once; the answer comes through a callback, once, on a
+// thread of the engine, where it must not block. The engine keeps no durable state: whoever uses it
+// tells it, after every start, which pools, images and exports there are. Errors carry a
+// machine-readable reason where the API has one (base/reason.h).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/base/log.h"
+#include "engine/base/units.h"
+#include "engine/block/block_sizes.h"
+#include "engine/block/extent.h"
+
+namespace gabion::engine {
+
+template <typename T>
+using Callback = absl::AnyInvocable<void(T) &&>;
+
+enum class IoDriver {
+  kAuto,     // io_uring where the host allows it, else threads
+  kIoUring,  // refuse to start without io_uring
+  kThreads,
+};
+
+struct NbdOptions {
+  std::string unix_path;      // empty: no Unix socket
+  uint32_t unix_mode = 0600;  // permission bits of the socket
+  std::string tcp_host;       // empty: no TCP; a literal address, e.g. "127.0.0.1"
+  uint16_t tcp_port = 10809;  // 0: the system chooses; see EngineInfo
+  std::chrono::milliseconds handshake_timeout{10'000};
+  uint32_t max_connections = 1024;        // all exports and unfinished handshakes together
+  uint32_t max_requests_in_flight = 128;  // per connection
+  ByteCount max_bytes_in_flight{
+      64 * kMiB};  // payload per connection; at least the largest payload of an export
+  ByteCount max_bytes_in_flight_total{kGiB};  // payload of all connections
+};
+
+struct EngineOptions {
+  uint32_t shards = 0;  // threads of the data plane; 0: one per CPU less one, at least one
+  IoDriver io_driver = IoDriver::kAuto;
+  std::chrono::microseconds poll_before_sleep{50};
+  bool direct_io = false;  // O_DIRECT for image files
+  NbdOptions nbd;
+};
+
+struct EngineInfo {
+  std::string io_driver;         // "io_uring" or "threads"
+  std::string io_driver_reason;  // why not io_uring; empty if it is
+  uint32_t shards = 0;
+  std::string nbd_unix_path;
+  std::string nbd_tcp_address;  // "127.0.0.1:10809"; empty if off
+};
+
+struct PoolInfo {
+  ByteCount size;       // of the file system
+  ByteCount available;  // to this process
+  bool punch_holes = false;
+  bool direct_io = false;
+};
+
+enum class ImageFormat { kRaw };
+
+// An image file as the control plane knows it. `name` appears in messages and as `determined_by`.
+struct ImageSpec {
+  std::string name;  // images/{image}
+  std::string uid;   // identity of this incarnation, stored with the file where the file system can
+  std::string pool;  // pools/{pool}
+  std::string file_name;  // relative to the pool's directory
+  ImageFormat format = ImageFormat::kRaw;
+  uint32_t request_alignment_bytes = 0;  // power of two up to 65,536; 0: what the storage needs
+};
+
+struct ImageInfo {
+  ByteCount virtual_size;
+  ByteCount allocated;  // on disk
+};
+
+enum class Transport { kDefault, kPlaintextUnix, kPlaintextTcp };
+
+struct ExportSpec {
+  std::string name;      // exports/{export}
+  std::string nbd_name;  // as clients ask for it; unique among the exports of the engine
+  std::string description;
+  ImageSpec image;
+  bool read_only = false;
+  bool enabled = true;  // false: absent from LIST, INFO and GO
+  block::BlockSizePolicy block_sizes;
+  Transport transport = Transport::kDefault;  // kDefault: Unix socket only; kPlaintextTcp: both
+  uint32_t max_connections = 0;               // 0: no limit of its own
+  uint64_t generation = 0;                    // of the resource; shown by connections
+};
+
+struct ExportState {
+  block::EffectiveBlockSizes effective;  // what new connections are told
+  uint32_t connection_count = 0;
+  uint64_t generation = 0;       // the spec that is in force for new connections
+  bool sizes_propagated = true;  // no connection was told other sizes than `effective`
+  bool read_only_propagated = true;
+};
+
+struct ConnectionState {
+  uint64_t id = 0;  // never reused while the engine lives
+  std::string peer;
+  int64_t connect_time_us = 0;  // microseconds since 1970 by the wall clock
+  bool requested_block_sizes = false;
+  bool structured_replies = false;
+  uint64_t spec_generation = 0;
+  uint64_t unaligned_requests = 0;
+  uint64_t rejected_requests = 0;
+  uint32_t minimum_bytes = 0;
+  uint32_t preferred_bytes = 0;
+  uint32_t maximum_payload_bytes = 0;
+};
+
+enum class DeleteMode {
+  kSafe,  // kFailedPrecondition EXPORT_HAS_CONNECTIONS while there are connections
+  kHard,  // cut the connections after what is in flight
+};
+
+// A disk opened for inspection: what is below an image's or an export's name. Thread-safe; holds
+// the image open (and locked) until it is destroyed. Read(), Write() and Map() on a target of an
+// export see what clients see: its size, its padding, read-only.
+class Target {
+ public:
+  virtual ~Target() = default;
+
+  virtual ByteCount size() const = 0;          // as addressed: with padding for an export
+  virtual ByteCount content_size() const = 0;  // without padding
+  virtual bool writable() const = 0;
+  // The advertised minimum for an export, 1 for an image.
+  virtual uint32_t granule() const = 0;
+
+  // kOutOfRange OFFSET_BEYOND_END if the range does not lie within size().
+  virtual void Read(ByteRange range, Callback<absl::StatusOr<std::vector<std::byte>>> done) = 0;
+  // Durable when done. kPermissionDenied if not writable.
+  virtual void Write(ByteOffset offset, std::vector<std::byte> data,
+                     Callback<absl::Status> done) = 0;
+  // Extents of a prefix of `range`, at most `max_extents`; byte-exact. Padding is not part of it:
+  // the answer ends at content_size().
+  virtual void Map(ByteRange range, std::size_t max_extents,
+                   Callback<absl::StatusOr<block::ExtentList>> done) = 0;
+
+ protected:
+  Target() = default;
+};
+
+// Owned by the program; all calls from any thread. Stop() before destruction, after the last
+// callback's owner has finished.
+class Engine {
+ public:
+  // Starts the shards and, if `options.nbd` names any, the listeners. `logger` outlives the engine.
+  static absl::StatusOr<std::unique_ptr<Engine>> Start(EngineOptions options, Logger& logger);
+
+  virtual ~Engine() = default;
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  virtual EngineInfo info() const = 0;
+
+  // Opens `directory` for good. kAlreadyExists if the engine has a pool of that name. Blocks
+  // briefly; call at start.
+  virtual absl::Status AddPool(const std::string& name, const std::string& directory) = 0;
+  virtual void GetPool(std::string name, Callback<absl::StatusOr<PoolInfo>> done) = 0;
+
+  // Creates the file, filled with a hole; durable when done. kAlreadyExists if there is a file of
+  // that name that does not carry `spec.uid`; a file that does carry it is taken over, so that a
+  // repeated call succeeds.
+  virtual void CreateImage(ImageSpec spec, ByteCount size,
+                           Callback<absl::StatusOr<ImageInfo>> done) = 0;
+  // Makes the image's file from `source_file` of the same pool: a copy that keeps holes, or with
+  // `move` the file itself.
+  virtual void ImportImage(ImageSpec spec, std::string source_file, bool move,
+                           Callback<absl::StatusOr<ImageInfo>> done) = 0;
+  // kNotFound if the file is missing.
+  virtual void StatImage(ImageSpec spec, Callback<absl::StatusOr<ImageInfo>> done) = 0;
+  // Grows the image, also while it is exported; kInvalidArgument SHRINK_NOT_ALLOWED if it is larger
+  // already.
+  virtual void GrowImage(ImageSpec spec, ByteCount size,
+                         Callback<absl::StatusOr<ImageInfo>> done) = 0;
+  // Removes the file; OK if it is gone already. kFailedPrecondition IMAGE_IN_USE while an export or
+  // target uses it.
+  virtual void DeleteImage(ImageSpec spec, Callback<absl::Status> done) = 0;
+
+  // Opens the image (unless it is open), takes its locks and serves it. kAlreadyExists for a name
+  // or wire name in use.
+  virtual void CreateExport(ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) = 0;
+  // Brings a served export to `spec`: same name, wire name and image. Block sizes apply to new
+  // connections; read_only false to true is live, the other way applies to new connections. On
+  // error everything stays as it was.
+  virtual void UpdateExport(ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) = 0;
+  virtual void DeleteExport(std::string name, DeleteMode mode, Callback<absl::Status> done) = 0;
+  virtual void GetExport(std::string name, Callback<absl::StatusOr<ExportState>> done) = 0;
+  virtual void ListConnections(std::string export_name,
+                               Callback<absl::StatusOr<std::vector<ConnectionState>>> done) = 0;
+  // Requests in flight are finished and answered first. kNotFound if there is no such connection.
+  virtual void CloseConnection(std::string export_name, uint64_t id,
+                               Callback<absl::Status> done) = 0;
+  // What UpdateExport or CreateExport would answer, without doing it. For CreateExport the image is
+  // opened and locked and let go again.
+  virtual void CheckExport(ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) = 0;
+
+  virtual void OpenImageTarget(ImageSpec spec, bool writable,
+                               Callback<absl::StatusOr<std::unique_ptr<Target>>> done) = 0;
+  virtual void OpenExportTarget(std::string export_name,
+                                Callback<absl::StatusOr<std::unique_ptr<Target>>> done) = 0;
+
+  // Stops accepting, lets requests in flight finish, ends the connections, closes the images.
+  // Targets have been destroyed. Blocks until that is done; call once, last.
+  virtual void Stop() = 0;
+
+ protected:
+  Engine() = default;
+};
+
+}  // namespace gabion::engine
