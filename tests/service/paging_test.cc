@@ -21,10 +21,9 @@ TEST(PagingTest, ATokenLeadsBehindTheLastRow) {
 
 TEST(PagingTest, OtherTextsAndTokensOfOtherListsAreRefused) {
   const std::string token = MakePageToken("images", "images/a");
-  for (const std::string& bad :
-       {std::string("x"), std::string("images/a"), token.substr(1), token + "=",
-        MakePageToken("exports", "exports/e"), MakePageToken("images", ""),
-        std::string("\xFF\0", 2)}) {
+  for (const std::string& bad : {std::string("x"), std::string("images/a"), token.substr(1),
+                                 token + "=", MakePageToken("exports", "exports/e"),
+                                 MakePageToken("images", ""), std::string("\xFF\0", 2)}) {
     const auto page = ParsePage("images", 1, bad);
     EXPECT_EQ(InfoOf(page.status()).reason(), "PAGE_TOKEN_INVALID") << bad;
   }
