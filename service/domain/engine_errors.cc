@@ -16,7 +16,7 @@ namespace {
 std::string_view Message(const absl::Status& status) { return AsStd(status.message()); }
 
 // The field that is at fault by the nature of the reason.
-std::string_view FieldOf(const Reason& reason, const EngineCall& call) {
+std::string FieldOf(const Reason& reason, const EngineCall& call) {
   static const std::map<std::string_view, std::string EngineCall::*>* const kFields =
       new std::map<std::string_view, std::string EngineCall::*>{
           {reason::kShrinkNotAllowed.name, &EngineCall::size_field},
@@ -35,12 +35,13 @@ std::string_view FieldOf(const Reason& reason, const EngineCall& call) {
       reason.name == reason::kBlockSizeOrder.name) {
     return "export.block_sizes.minimum_bytes";
   }
+  if (reason.name == reason::kSizeNotMultipleOfMinimum.name) return "export.block_sizes.tail";
   return {};
 }
 
 void AddDetails(const Reason& reason, std::string_view message, const EngineCall& call,
                 Error& error) {
-  const std::string_view field = FieldOf(reason, call);
+  const std::string field = FieldOf(reason, call);
   if (!field.empty()) error.Field(field, message);
   const bool about_image = call.export_name.empty() || reason.name.starts_with("IMAGE_");
   if (reason.code == absl::StatusCode::kFailedPrecondition) {
@@ -61,7 +62,8 @@ std::optional<Reason> ReasonOfCode(absl::StatusCode code, const EngineCall& call
     case absl::StatusCode::kNotFound:
       return reason::kResourceNotFound;
     case absl::StatusCode::kResourceExhausted:
-      return call.export_name.empty() ? reason::kPoolFull : reason::kTooManyExports;
+      if (!call.size_field.empty()) return reason::kPoolFull;
+      return std::nullopt;
     case absl::StatusCode::kOutOfRange:
       return call.size_field.empty() ? reason::kOffsetBeyondEnd : reason::kSizeOutOfRange;
     case absl::StatusCode::kPermissionDenied:
