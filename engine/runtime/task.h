@@ -3,17 +3,14 @@
 // Rules, which every user of this header keeps:
 // (1) Eager: the body runs at once, in the caller, up to its first real wait.
 // (2) Owned: a Task is move-only; its owner awaits it, or hands it to a TaskSet. It is done before
-// it is destroyed;
-//     there is no cancellation by destruction.
+//     it is destroyed; there is no cancellation by destruction.
 // (3) One thread: a Task is created, resumed and destroyed on the same shard.
 // (4) Only a finished child resumes its parent inline. Everything else that wakes a coroutine
-// pushes it to the shard's
-//     ReadyQueue, so that no caller is ever re-entered.
+//     pushes it to the shard's ReadyQueue, so that no caller is ever re-entered.
 // (5) No exceptions: an exception that leaves a body ends the process.
 // (6) GCC 12: name every non-trivial temporary before a co_await that uses it; no capturing lambda
-// coroutines; parameters
-//     by value, span, or reference to something that outlives the task; no co_await inside ?: or
-//     statement expressions.
+//     coroutines; parameters by value, span, or reference to something that outlives the task; no
+//     co_await inside ?: or statement expressions.
 //
 // A function that has its answer at once returns it as a ready Task, which allocates nothing:
 // `return Task<T>(value)`.
@@ -75,9 +72,12 @@ struct PromiseBase {
 
 }  // namespace internal
 
+// The result of a coroutine, or a ready value. Owned by whoever called; rules (1) to (6) above.
 template <typename T>
 class [[nodiscard]] Task {
  public:
+  using value_type = T;
+
   struct promise_type : internal::PromiseBase {
     std::optional<T> value;
     Task get_return_object() {

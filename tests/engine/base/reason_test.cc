@@ -8,9 +8,8 @@ namespace gabion {
 namespace {
 
 TEST(ReasonTest, TravelsWithTheStatusAndItsAnnotations) {
-  const absl::Status status =
-      WithReason(absl::FailedPreconditionError("held"),
-                 {"IMAGE_LOCKED", {{"perm-byte", "101"}, {"empty", ""}}});
+  const absl::Status status = WithReason(absl::FailedPreconditionError("held"),
+                                         {"IMAGE_LOCKED", {{"perm-byte", "101"}, {"empty", ""}}});
   const absl::Status annotated = Annotate(status, "images/a");
   EXPECT_EQ(annotated.message(), "images/a: held");
   EXPECT_EQ(annotated.code(), absl::StatusCode::kFailedPrecondition);

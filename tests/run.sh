@@ -1,0 +1,88 @@
+#!/bin/bash
+# Builds Gabion and runs every test: installs the packages that are missing, configures, compiles, and ends in ctest's
+# summary, whose exit status is this script's. Can be run again at once. See tests/README.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. deploy/lib.sh
+
+usage() {
+  cat <<'END'
+Usage: tests/run.sh [--preset release|debug|asan|tsan] [--filter REGEX] [-- CTEST-ARGUMENT...]
+
+  --preset NAME    how to build (default: release). asan: AddressSanitizer and UndefinedBehaviorSanitizer;
+                   tsan: ThreadSanitizer, the engine and its tests only.
+  --filter REGEX   run only tests whose name matches.
+  --               what follows goes to ctest, for example: -- --repeat until-fail:20
+
+Environment: GABION_SEED replays a random test's seed; {ASAN,UBSAN,TSAN,LSAN}_OPTIONS are appended to the defaults.
+END
+}
+
+preset=release
+ctest_arguments=()
+while (($# > 0)); do
+  case $1 in
+    --preset | --filter)
+      (($# > 1)) || fail "$1 needs a value; see --help"
+      if [[ $1 == --preset ]]; then preset=$2; else ctest_arguments+=(-R "$2"); fi
+      shift 2
+      ;;
+    --help | -h)
+      usage
+      exit 0
+      ;;
+    --)
+      shift
+      ctest_arguments+=("$@")
+      break
+      ;;
+    *) fail "unknown argument '$1'; see --help" ;;
+  esac
+done
+case $preset in
+  release | debug | asan | tsan) ;;
+  *) fail "unknown preset '$preset'; there are release, debug, asan and tsan" ;;
+esac
+build=build/$preset
+cores=$(nproc)
+# Said anew each time: a build tree remembers what somebody once configured by hand.
+service=ON
+if [[ $preset == tsan ]]; then service=OFF; fi
+
+# A test that needs something that Debian does not package carries the ctest label needs-NAME, NAME being a command,
+# and ends with status 77 where there is none. Names each missing one, with the number of tests that ctest will list
+# as skipped.
+report_missing_components() {
+  local label name count total=0
+  while read -r label; do
+    name=${label#needs-}
+    command -v "$name" >/dev/null && continue
+    count=$(ctest --test-dir "$build" -N -L "^$label\$" "${ctest_arguments[@]}" | sed -n 's/^Total Tests: //p')
+    ((count > 0)) || continue
+    echo "Optional component missing: $name; tests that will be skipped: $count"
+    total=$((total + count))
+  done < <(ctest --test-dir "$build" --print-labels | sed -n 's/^ *\(needs-[^ ]*\)$/\1/p')
+  ((total > 0)) || echo "Optional components: none missing."
+}
+
+# Sanitizers stop at the first report, so that the test fails there. Older sanitizer runtimes want the address space
+# laid out without much randomness; where that cannot be had, they mostly work all the same.
+launcher=()
+if [[ $preset == asan || $preset == tsan ]]; then
+  export ASAN_OPTIONS="detect_stack_use_after_return=1:strict_init_order=1:check_initialization_order=1:halt_on_error=1:${ASAN_OPTIONS:-}"
+  export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:${UBSAN_OPTIONS:-}"
+  export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:history_size=4:${TSAN_OPTIONS:-}"
+  if setarch -R true 2>/dev/null; then launcher=(setarch -R); fi
+fi
+
+say "Packages"
+install_packages build tour test
+
+say "Configuring and compiling, preset $preset, into $build"
+run cmake --preset "$preset" -DBUILD_TESTING=ON -DGABION_SERVICE="$service" --log-level=WARNING
+run cmake --build "$build" -j "$cores"
+
+say "Tests"
+report_missing_components
+run exec "${launcher[@]}" ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$cores" \
+  "${ctest_arguments[@]}"
