@@ -37,7 +37,7 @@ void Executor::Loop() {
   for (;;) {
     wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
     if (queue_.empty()) return;
-    absl::AnyInvocable<void() &&> work = std::move(queue_.front());
+    absl::AnyInvocable<void()&&> work = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
     std::move(work)();

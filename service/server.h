@@ -15,9 +15,9 @@
 namespace gabion::service {
 
 struct ServerOptions {
-  std::string unix_path;      // absolute; empty: no Unix socket
-  std::string tcp_host;       // a literal loopback address; empty: no TCP
-  uint16_t tcp_port = 0;      // 0: the system chooses; see addresses()
+  std::string unix_path;  // absolute; empty: no Unix socket
+  std::string tcp_host;   // a literal loopback address; empty: no TCP
+  uint16_t tcp_port = 0;  // 0: the system chooses; see addresses()
 };
 
 // The services of the API, health and reflection on their listeners. Owned by the program, which
@@ -47,6 +47,8 @@ class Server {
   Server();
 
   absl::Status Bind(const ServerOptions& options);
+  // What Health says of the services of the API and of `readiness`.
+  void SetHealth(bool serving);
 
   Calls* calls_ = nullptr;
   std::unique_ptr<Services> services_;

@@ -25,8 +25,7 @@ absl::Status CheckNobodyListens(const sockaddr_un& address, const std::string& p
   const absl::Cleanup close_fd = [fd] { close(fd); };
   if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ||
       errno == EAGAIN) {  // its queue is full
-    return absl::AlreadyExistsError(
-        absl::StrCat("Another process listens on ", path, " already."));
+    return absl::AlreadyExistsError(absl::StrCat("Another process listens on ", path, " already."));
   }
   if (errno == ECONNREFUSED || errno == ENOENT) return absl::OkStatus();
   return Failed("find out whether somebody listens on", path, errno);
@@ -38,9 +37,9 @@ absl::Status PrepareUnixSocket(const std::string& path) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat("The socket's path ", path, " has ",
-                                                   path.size(), " bytes; at most ",
-                                                   sizeof(address.sun_path) - 1, " fit."));
+    return absl::InvalidArgumentError(absl::StrCat("The socket's path ", path, " has ", path.size(),
+                                                   " bytes; at most ", sizeof(address.sun_path) - 1,
+                                                   " fit."));
   }
   std::memcpy(address.sun_path, path.data(), path.size());
 

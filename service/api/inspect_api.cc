@@ -64,8 +64,8 @@ class MapStream final : public grpc::ServerWriteReactor<v1::MapResponse> {
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::MapResponse>* InspectApi::Map(
-    grpc::CallbackServerContext* /*context*/, const v1::MapRequest* request) {
+grpc::ServerWriteReactor<v1::MapResponse>* InspectApi::Map(grpc::CallbackServerContext* /*context*/,
+                                                           const v1::MapRequest* request) {
   return new MapStream(calls_, inspector_, *request);
 }
 

@@ -21,11 +21,9 @@ v1::Connection Describe(const std::string& export_name, const engine::Connection
   v1::Connection connection;
   connection.set_name(FormatConnectionName({export_name, state.id}));
   connection.set_peer_address(state.peer);
-  const auto since_epoch = std::chrono::duration_cast<std::chrono::nanoseconds>(
-      state.connect_time.time_since_epoch());
-  connection.mutable_connect_time()->set_seconds(since_epoch.count() / 1'000'000'000);
+  connection.mutable_connect_time()->set_seconds(state.connect_time_us / 1'000'000);
   connection.mutable_connect_time()->set_nanos(
-      static_cast<int32_t>(since_epoch.count() % 1'000'000'000));
+      static_cast<int32_t>(state.connect_time_us % 1'000'000 * 1'000));
   connection.set_requested_block_sizes(state.requested_block_sizes);
   connection.set_structured_replies(state.structured_replies);
   connection.set_spec_generation(state.spec_generation);

@@ -20,8 +20,7 @@ class ConnectionManager {
       : engine_(engine), exports_(exports), tokens_(tokens) {}
 
   absl::StatusOr<v1::Connection> Get(const std::string& name) const;
-  absl::StatusOr<v1::ListConnectionsResponse> List(
-      const v1::ListConnectionsRequest& request) const;
+  absl::StatusOr<v1::ListConnectionsResponse> List(const v1::ListConnectionsRequest& request) const;
   absl::StatusOr<v1::CloseConnectionResponse> Close(const std::string& name);
 
  private:

@@ -3,8 +3,7 @@
 namespace gabion::service {
 
 std::optional<std::string> ExportIndex::Add(const std::string& export_name,
-                                            const std::string& nbd_name,
-                                            const std::string& image) {
+                                            const std::string& nbd_name, const std::string& image) {
   const std::lock_guard lock(mutex_);
   const auto [taken, added] = by_nbd_name_.emplace(nbd_name, export_name);
   if (!added) return taken->second;

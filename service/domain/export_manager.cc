@@ -86,10 +86,10 @@ void ExportManager::Forget(const StoredExport& stored) {
   const std::string& name = stored.resource.name();
   const absl::Status status = records_.Erase(stored);
   if (!status.ok()) {
-    context_.logger.Log(LogLevel::kError, "exports",
-                        absl::StrCat("The unfinished creation of ", name,
-                                     " could not be undone and will be at the next start: ",
-                                     status.ToString()));
+    context_.logger.Log(
+        LogLevel::kError, "exports",
+        absl::StrCat("The unfinished creation of ", name,
+                     " could not be undone and will be at the next start: ", status.ToString()));
   }
   context_.index.Remove(name);
   ClearFailure(name);
@@ -117,8 +117,7 @@ void ExportManager::ClearFailure(const std::string& name) {
 }
 
 // What was asked for, with everything that may be left out; refused if its name is taken.
-absl::StatusOr<v1::Export> ExportManager::NewExport(
-    const v1::CreateExportRequest& request) const {
+absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportRequest& request) const {
   v1::Export exported = request.export_();
   exported.set_name(MakeName(kExports, request.export_id()));
   if (exported.nbd_name().empty()) exported.set_nbd_name(request.export_id());
@@ -148,8 +147,8 @@ absl::Status ExportManager::TakeNames(const v1::Export& exported) {
 }
 
 absl::StatusOr<v1::Export> ExportManager::Create(const v1::CreateExportRequest& request) {
-  const ResourceLocks::Guard lock = context_.locks.Lock(
-      {MakeName(kExports, request.export_id()), request.export_().source()});
+  const ResourceLocks::Guard lock =
+      context_.locks.Lock({MakeName(kExports, request.export_id()), request.export_().source()});
   ASSIGN_OR_RETURN(v1::Export exported, NewExport(request));
   const std::string name = exported.name();
   RETURN_IF_ERROR(TakeNames(exported));

@@ -35,8 +35,7 @@ struct ExportOptions {
 class ExportManager {
  public:
   // `images` outlives this.
-  ExportManager(const ManagerContext& context, const ImageManager& images,
-                ExportOptions options);
+  ExportManager(const ManagerContext& context, const ImageManager& images, ExportOptions options);
 
   absl::StatusOr<v1::Export> Create(const v1::CreateExportRequest& request);
   absl::StatusOr<v1::Export> Get(const std::string& name) const;

@@ -19,10 +19,10 @@ absl::Status ExportManager::RecoverOne(StoredExport stored) {
   const absl::StatusOr<engine::ExportState> state = Serve(exported);
   if (exported.state() == v1::Export::STATE_CREATING) {
     // Nobody was told yet how the creation ended.
-    context_.logger.Log(LogLevel::kWarning, "exports",
-                        absl::StrCat("The creation of ", name, " was cut off and is ",
-                                     state.ok() ? "finished now."
-                                                : "undone: " + state.status().ToString()));
+    context_.logger.Log(
+        LogLevel::kWarning, "exports",
+        absl::StrCat("The creation of ", name, " was cut off and is ",
+                     state.ok() ? "finished now." : "undone: " + state.status().ToString()));
     if (!state.ok()) {
       context_.index.Remove(name);
       return records_.Erase(stored);

@@ -142,8 +142,8 @@ std::vector<std::string> UrisOf(const v1::Export& exported, const engine::Engine
   const std::string name = PercentEncode(exported.nbd_name(), "");
   std::vector<std::string> uris;
   if (!engine.nbd_unix_path.empty()) {
-    uris.push_back(absl::StrCat("nbd+unix:///", name,
-                                "?socket=", PercentEncode(engine.nbd_unix_path, "/")));
+    uris.push_back(
+        absl::StrCat("nbd+unix:///", name, "?socket=", PercentEncode(engine.nbd_unix_path, "/")));
   }
   if (!engine.nbd_tcp_address.empty() &&
       exported.access().transport() == v1::Access::TRANSPORT_PLAINTEXT_TCP) {

@@ -52,10 +52,10 @@ absl::Status ImageManager::RemoveFile(const engine::ImageSpec& spec) {
 void ImageManager::Forget(const StoredImage& stored) {
   const absl::Status status = records_.Erase(stored);
   if (status.ok()) return;
-  context_.logger.Log(LogLevel::kError, "images",
-                      absl::StrCat("The unfinished creation of ", stored.resource.name(),
-                                   " could not be undone and will be at the next start: ",
-                                   status.ToString()));
+  context_.logger.Log(
+      LogLevel::kError, "images",
+      absl::StrCat("The unfinished creation of ", stored.resource.name(),
+                   " could not be undone and will be at the next start: ", status.ToString()));
 }
 
 // `asked` with everything that is not asked for; refused if its name is taken.
@@ -126,8 +126,8 @@ absl::Status ImageManager::CheckSource(const v1::ImportImageRequest& request,
   RETURN_IF_ERROR(FromEngine(found.status(), call));
   const uint64_t declared = request.image().virtual_size_bytes();
   if (declared != 0 && declared != found->virtual_size.value) {
-    const std::string message = absl::StrCat("The file has ", found->virtual_size.value,
-                                             " bytes, not ", declared, ".");
+    const std::string message =
+        absl::StrCat("The file has ", found->virtual_size.value, " bytes, not ", declared, ".");
     return Error(reason::kSizeMismatch, message)
         .Metadata("size", absl::StrCat(found->virtual_size.value))
         .Field(kSizeField, message);
@@ -195,8 +195,8 @@ absl::Status ImageManager::CheckGrowth(const v1::Image& before, const v1::Image&
   const uint64_t new_size = after.virtual_size_bytes();
   if (new_size == 0) return SizeRequired();
   if (new_size < old_size) {
-    const std::string message = absl::StrCat("The image has ", old_size, " bytes and cannot shrink",
-                                             " to ", new_size, ".");
+    const std::string message =
+        absl::StrCat("The image has ", old_size, " bytes and cannot shrink", " to ", new_size, ".");
     return Error(reason::kShrinkNotAllowed, message).Field(kSizeField, message);
   }
   return absl::OkStatus();

@@ -72,9 +72,9 @@ absl::Status ImageManager::RecoverGrowth(StoredImage stored) {
                               std::move(done));
   });
   if (!grown.ok()) {
-    context_.logger.Log(LogLevel::kError, "images",
-                        absl::StrCat("The growth of ", image.name(),
-                                     " was cut off: ", grown.status().ToString()));
+    context_.logger.Log(
+        LogLevel::kError, "images",
+        absl::StrCat("The growth of ", image.name(), " was cut off: ", grown.status().ToString()));
   }
   return records_.Save(image, stored.revision).status();
 }

@@ -51,8 +51,8 @@ absl::StatusOr<std::vector<std::byte>> Content(const Request& request) {
         .Field("length", "Required with `pattern`.");
   }
   if (!repeats && request.length() != 0 && request.length() != source.size()) {
-    const std::string message = absl::StrCat("length is ", request.length(), " and data has ",
-                                             source.size(), " bytes.");
+    const std::string message =
+        absl::StrCat("length is ", request.length(), " and data has ", source.size(), " bytes.");
     return Error(reason::kFieldInvalid, message).Field("length", message);
   }
   std::vector<std::byte> bytes(repeats ? request.length() : source.size());
@@ -66,9 +66,8 @@ uint64_t RoundDown(uint64_t value, uint64_t unit) { return value - value % unit;
 
 }  // namespace
 
-MapCursor::MapCursor(std::unique_ptr<engine::Target> target, ByteRange range,
-                     uint32_t granularity, uint32_t max_results, std::string image,
-                     std::string offset_field)
+MapCursor::MapCursor(std::unique_ptr<engine::Target> target, ByteRange range, uint32_t granularity,
+                     uint32_t max_results, std::string image, std::string offset_field)
     : target_(std::move(target)),
       range_(range),
       granularity_(granularity),
@@ -86,9 +85,8 @@ absl::Status MapCursor::Fetch() {
   if (at_ < content_end) {
     const ByteRange rest{at_, content_end - at_};
     ASSIGN_OR_RETURN(const block::ExtentList extents,
-                     Await<absl::StatusOr<block::ExtentList>>([&](auto done) {
-                       target_->Map(rest, kExtentsPerPage, std::move(done));
-                     }));
+                     Await<absl::StatusOr<block::ExtentList>>(
+                         [&](auto done) { target_->Map(rest, kExtentsPerPage, std::move(done)); }));
     if (extents.empty()) return absl::InternalError("The map of a disk ended before its end.");
     merger_.Add(extents);
     at_ = extents.back().range.end();
@@ -213,8 +211,8 @@ absl::StatusOr<v1::WriteResponse> Inspector::Write(const v1::WriteRequest& reque
         .Precondition(request.name(), "Set read_only to false first.");
   }
   RETURN_IF_ERROR(FromEngine(Await<absl::Status>([&](auto done) {
-                               opened.target->Write(ByteOffset{request.offset()},
-                                                    std::move(bytes), std::move(done));
+                               opened.target->Write(ByteOffset{request.offset()}, std::move(bytes),
+                                                    std::move(done));
                              }),
                              AboutRange(request.name(), "offset")));
   return v1::WriteResponse();

@@ -33,8 +33,7 @@ PageTokens::PageTokens(std::string key) : key_(std::move(key)) {}
 
 PageTokens::Mac PageTokens::MacOf(std::string_view query, std::string_view last_key) const {
   // The length in front keeps (query, key) pairs apart that are the same when joined.
-  const std::string sealed =
-      absl::StrCat(query.size(), ":", AsAbsl(query), AsAbsl(last_key));
+  const std::string sealed = absl::StrCat(query.size(), ":", AsAbsl(query), AsAbsl(last_key));
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
   unsigned int length = 0;
   CHECK(HMAC(EVP_sha256(), key_.data(), static_cast<int>(key_.size()),
@@ -52,8 +51,7 @@ std::string PageTokens::Seal(std::string_view query, std::string_view last_key) 
   return absl::WebSafeBase64Escape(plain);
 }
 
-absl::StatusOr<std::string> PageTokens::Open(std::string_view query,
-                                             std::string_view token) const {
+absl::StatusOr<std::string> PageTokens::Open(std::string_view query, std::string_view token) const {
   if (token.empty()) return std::string();
   std::string plain;
   if (!absl::WebSafeBase64Unescape(AsAbsl(token), &plain)) return Invalid();

@@ -48,8 +48,7 @@ absl::StatusOr<v1::Pool> PoolManager::Get(const std::string& name) const {
   return Describe(name);
 }
 
-absl::StatusOr<v1::ListPoolsResponse> PoolManager::List(
-    const v1::ListPoolsRequest& request) const {
+absl::StatusOr<v1::ListPoolsResponse> PoolManager::List(const v1::ListPoolsRequest& request) const {
   ASSIGN_OR_RETURN(const std::string after, tokens_.Open("pools", request.page_token()));
   v1::ListPoolsResponse response;
   const int page_size = PageSize(request.page_size());

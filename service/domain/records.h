@@ -46,8 +46,7 @@ class Records {
       : store_(store), collection_(collection), type_(type) {}
 
   // RESOURCE_NOT_FOUND; `field`: where the request names it, if that is not what it is about.
-  absl::StatusOr<Stored<Resource>> Get(const std::string& name,
-                                       std::string_view field = {}) const {
+  absl::StatusOr<Stored<Resource>> Get(const std::string& name, std::string_view field = {}) const {
     absl::StatusOr<Row> row = store_.Get(collection_, name);
     if (absl::IsNotFound(row.status())) return NotFound(type_, name, field);
     if (!row.ok()) return row.status();

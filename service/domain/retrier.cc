@@ -39,9 +39,9 @@ void Retrier::Stop() {
 void Retrier::Loop() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    const auto first = std::min_element(
-        entries_.begin(), entries_.end(),
-        [](const auto& a, const auto& b) { return a.second.due < b.second.due; });
+    const auto first =
+        std::min_element(entries_.begin(), entries_.end(),
+                         [](const auto& a, const auto& b) { return a.second.due < b.second.due; });
     if (first == entries_.end()) {
       changed_.wait(lock);
       continue;
