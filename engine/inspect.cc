@@ -37,8 +37,8 @@ MapExtent MapMerger::FromAtom(const block::Extent& atom) const {
   MapExtent piece;
   piece.range = atom.range;
   piece.zero = block::ReadsZero(atom.kind);
-  piece.allocated = atom.kind == block::ExtentKind::kData ||
-                    atom.kind == block::ExtentKind::kZeroAllocated;
+  piece.allocated =
+      atom.kind == block::ExtentKind::kData || atom.kind == block::ExtentKind::kZeroAllocated;
   const bool in_no_layer = atom.kind == block::ExtentKind::kUnallocated;
   piece.layer = in_no_layer ? 0 : atom.layer;
   piece.min_depth = piece.layer;

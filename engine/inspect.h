@@ -16,8 +16,8 @@ namespace gabion::engine {
 // A run of bytes of which all of this holds.
 struct MapExtent {
   ByteRange range;
-  bool zero = false;      // every byte reads as zero; otherwise it may be data
-  bool allocated = true;  // storage is reserved for some of it; false implies zero
+  bool zero = false;       // every byte reads as zero; otherwise it may be data
+  bool allocated = true;   // storage is reserved for some of it; false implies zero
   uint32_t min_depth = 1;  // topmost layer that touches it, 1 = the image; 0: no layer does
   // Deepest layer that touches it; layers + 1 if some of it is in no layer, 0 if all of it is.
   uint32_t max_depth = 1;

@@ -27,6 +27,8 @@ constexpr Reason kAll[] = {
     reason::kImageInUse,
     reason::kImageNotActive,
     reason::kImageLocked,
+    reason::kImageReplaced,
+    reason::kImageNotWritable,
     reason::kImageCorrupt,
     reason::kPathOutsidePool,
     reason::kPoolFull,

@@ -56,6 +56,9 @@ inline constexpr Reason kImageInUse{"IMAGE_IN_USE", code::kFailedPrecondition};
 inline constexpr Reason kImageNotActive{"IMAGE_NOT_ACTIVE", code::kFailedPrecondition};
 // Metadata: perm-byte.
 inline constexpr Reason kImageLocked{"IMAGE_LOCKED", code::kFailedPrecondition};
+// The file carries the identity of another image; cannot be opened for writing. Metadata: image.
+inline constexpr Reason kImageReplaced{"IMAGE_REPLACED", code::kFailedPrecondition};
+inline constexpr Reason kImageNotWritable{"IMAGE_NOT_WRITABLE", code::kFailedPrecondition};
 inline constexpr Reason kImageCorrupt{"IMAGE_CORRUPT", code::kDataLoss};
 inline constexpr Reason kPathOutsidePool{"PATH_OUTSIDE_POOL", code::kPermissionDenied};
 inline constexpr Reason kPoolFull{"POOL_FULL", code::kResourceExhausted};

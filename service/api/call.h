@@ -12,6 +12,7 @@
 #include "engine/base/log.h"
 #include "google/longrunning/operations.pb.h"
 #include "google/protobuf/message.h"
+#include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "service/errors.h"
 #include "service/executor.h"

@@ -4,9 +4,11 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/reason.h"
 #include "engine/base/text.h"
 #include "service/errors.h"
+#include "service/names.h"
 
 namespace gabion::service {
 namespace {
@@ -15,8 +17,8 @@ namespace {
 // printable by Error.
 std::string_view Message(const absl::Status& status) { return AsStd(status.message()); }
 
-// The field that is at fault by the nature of the reason.
-std::string FieldOf(const Reason& reason, const EngineCall& call) {
+// The field that is at fault: as the reason says by its nature, else as the engine says.
+std::string FieldOf(const Reason& reason, std::string_view engine_field, const EngineCall& call) {
   static const std::map<std::string_view, std::string EngineCall::*>* const kFields =
       new std::map<std::string_view, std::string EngineCall::*>{
           {reason::kShrinkNotAllowed.name, &EngineCall::size_field},
@@ -28,30 +30,59 @@ std::string FieldOf(const Reason& reason, const EngineCall& call) {
       };
   const auto found = kFields->find(reason.name);
   if (found != kFields->end()) return call.*(found->second);
-  if (call.export_name.empty()) return {};
-  if (reason.name == reason::kBlockSizeBelowStorage.name ||
-      reason.name == reason::kBlockSizeNotPowerOfTwo.name ||
-      reason.name == reason::kBlockSizeOutOfRange.name ||
-      reason.name == reason::kBlockSizeOrder.name) {
-    return "export.block_sizes.minimum_bytes";
+  if (reason.name.starts_with("BLOCK_SIZE_")) {
+    return absl::StrCat("export.block_sizes.",
+                        engine_field.empty() ? "minimum_bytes" : AsAbsl(engine_field));
   }
   if (reason.name == reason::kSizeNotMultipleOfMinimum.name) return "export.block_sizes.tail";
-  return {};
+  return std::string(engine_field);
 }
 
-void AddDetails(const Reason& reason, std::string_view message, const EngineCall& call,
+// What the error is about, for ResourceInfo.
+void AddResource(const std::string& engine_resource, const EngineCall& call, Error& error) {
+  if (!call.file_field.empty()) {
+    error.Resource("file", {});
+  } else if (!engine_resource.empty()) {
+    error.Resource(TypeOfName(engine_resource), engine_resource);
+  } else if (!call.image.empty()) {
+    error.Resource("gabion/Image", call.image);
+  } else {
+    error.Resource("gabion/Export", call.export_name);
+  }
+}
+
+void AddDetails(const Reason& reason, std::string_view message,
+                const std::map<std::string, std::string>& metadata, const EngineCall& call,
                 Error& error) {
-  const std::string field = FieldOf(reason, call);
+  const auto get = [&](const char* key) {
+    const auto found = metadata.find(key);
+    return found == metadata.end() ? std::string() : found->second;
+  };
+  for (const auto& [key, value] : metadata) {
+    if (key != "field" && key != "resource") error.Metadata(key, value);
+  }
+  const std::string field = FieldOf(reason, get("field"), call);
   if (!field.empty()) error.Field(field, message);
-  const bool about_image = call.export_name.empty() || reason.name.starts_with("IMAGE_");
-  if (reason.code == absl::StatusCode::kFailedPrecondition) {
-    error.Precondition(about_image ? call.image : call.export_name, message);
+  const bool about_image = reason.name.starts_with("IMAGE_");
+  if (about_image && get("image").empty()) error.Metadata("image", call.image);
+  if (reason.name.starts_with("EXPORT_") && get("export").empty()) {
+    error.Metadata("export", call.export_name);
   }
-  if (reason.code == absl::StatusCode::kResourceExhausted) {
-    error.Quota(reason.name == reason::kPoolFull.name ? call.pool : call.export_name, message);
+  switch (reason.code) {
+    case absl::StatusCode::kFailedPrecondition:
+      error.Precondition(about_image || call.export_name.empty() ? call.image : call.export_name,
+                         message);
+      break;
+    case absl::StatusCode::kResourceExhausted:
+      error.Quota(reason.name == reason::kPoolFull.name ? call.pool : call.export_name, message);
+      break;
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kNotFound:
+      AddResource(get("resource"), call, error);
+      break;
+    default:
+      break;
   }
-  if (reason.name.starts_with("IMAGE_")) error.Metadata("image", call.image);
-  if (reason.name.starts_with("EXPORT_")) error.Metadata("export", call.export_name);
 }
 
 // The reason of an error to which the engine gave none.
@@ -90,20 +121,17 @@ absl::Status FromEngine(const absl::Status& status, const EngineCall& call) {
   if (!reason.has_value()) return status;
 
   Error error(*reason, Message(status));
-  if (given.has_value()) {
-    for (const auto& [key, value] : given->metadata) error.Metadata(key, value);
+  std::map<std::string, std::string> metadata;
+  if (given.has_value()) metadata.insert(given->metadata.begin(), given->metadata.end());
+  EngineCall about = call;
+  // A file that is missing is the one that the request names; one that is there already is the
+  // image's own.
+  const bool exists = reason->code == absl::StatusCode::kAlreadyExists;
+  if (exists) about.file_field.clear();
+  if (reason->code == absl::StatusCode::kNotFound && !about.file_field.empty()) {
+    metadata.emplace("field", about.file_field);
   }
-  AddDetails(*reason, Message(status), call, error);
-  if (reason->code == absl::StatusCode::kNotFound ||
-      reason->code == absl::StatusCode::kAlreadyExists) {
-    if (!call.file_field.empty() && reason->code == absl::StatusCode::kNotFound) {
-      error.Field(call.file_field, Message(status)).Resource("file", {});
-    } else if (!call.export_name.empty()) {
-      error.Resource("gabion/Export", call.export_name);
-    } else {
-      error.Resource("gabion/Image", call.image);
-    }
-  }
+  AddDetails(*reason, Message(status), metadata, about, error);
   return error;
 }
 
