@@ -9,8 +9,8 @@
 
 namespace gabion::engine {
 
-absl::Status LockImage(const std::string& name, int fd, io::LockMode mode) {
-  const absl::Status locked = io::LockFile(fd, mode);
+absl::Status LockImage(const std::string& name, io::FileLock& lock, io::LockMode mode) {
+  const absl::Status locked = lock.Acquire(mode);
   if (locked.ok() || locked.code() != absl::StatusCode::kFailedPrecondition) {
     return Annotate(locked, name);
   }
@@ -52,7 +52,7 @@ absl::Status Image::AddUser(bool writing) {
           {"IMAGE_NOT_WRITABLE", {{"image", spec_.name}}});
     }
     if (writers_ == 0) {
-      RETURN_IF_ERROR(LockImage(spec_.name, parts_.lock.get(), io::LockMode::kWriter));
+      RETURN_IF_ERROR(LockImage(spec_.name, parts_.lock, io::LockMode::kWriter));
     }
     ++writers_;
   }
@@ -67,7 +67,7 @@ void Image::RemoveUser(bool writing) {
   CHECK_GT(writers_, 0u);
   if (--writers_ > 0) return;
   // To hold less than before cannot conflict with anybody.
-  const absl::Status kept = io::LockFile(parts_.lock.get(), io::LockMode::kReader);
+  const absl::Status kept = parts_.lock.Acquire(io::LockMode::kReader);
   CHECK(kept.ok());
 }
 
@@ -83,7 +83,7 @@ Task<absl::Status> Image::Close() {
   }
   const absl::Status format = co_await parts_.format->Close();
   status.Update(format);
-  parts_.lock = io::UniqueFd();
+  parts_.lock_fd = io::UniqueFd();
   co_return status;
 }
 

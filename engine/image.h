@@ -18,7 +18,7 @@
 namespace gabion::engine {
 
 // Takes the locks of `mode` on an image's file; a conflict is kFailedPrecondition IMAGE_LOCKED.
-absl::Status LockImage(const std::string& name, int fd, io::LockMode mode);
+absl::Status LockImage(const std::string& name, io::FileLock& lock, io::LockMode mode);
 
 // The top of an image's own nodes: byte-addressable, and the one place where the image grows.
 // Growth is serialized, is never undone by a smaller one that came at the same time, and may run
@@ -52,7 +52,8 @@ class Image final : private ImageRoot::Observer {
   struct Parts {
     std::unique_ptr<block::Node> format;
     std::unique_ptr<block::Node> aligned;  // may be null
-    io::UniqueFd lock;  // a descriptor of the file's open description, which holds the locks
+    io::UniqueFd lock_fd;  // a descriptor of the file's open description, which holds the locks
+    io::FileLock lock;     // over lock_fd
   };
 
   class GrowthObserver {

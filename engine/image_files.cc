@@ -129,7 +129,8 @@ absl::StatusOr<ImageInfo> Adopt(const io::Directory& pool, const ImageSpec& spec
                                 const std::string& source_file) {
   {
     ASSIGN_OR_RETURN(const io::UniqueFd fd, pool.Open(source_file, {.writable = true}));
-    RETURN_IF_ERROR(LockImage(spec.name, fd.get(), io::LockMode::kWriter));
+    io::FileLock lock(fd.get());
+    RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kWriter));
     RETURN_IF_ERROR(SetIdentity(fd.get(), spec));
   }
   const absl::Status renamed = pool.Rename(source_file, spec.file_name);
@@ -149,10 +150,11 @@ absl::StatusOr<OpenedImage> OpenImageFile(const io::Directory& pool, const Image
   }
   if (!file.ok()) return ReasonFor(file.status(), spec);
   RETURN_IF_ERROR(Annotate(CheckIdentity(file->get(), spec), spec.name));
-  RETURN_IF_ERROR(LockImage(spec.name, file->get(), io::LockMode::kReader));
-  io::UniqueFd lock(fcntl(file->get(), F_DUPFD_CLOEXEC, 0));
-  if (lock.get() < 0) return Annotate(io::ErrnoStatus(errno, "dup"), spec.name);
-  return OpenedImage{*std::move(file), std::move(lock)};
+  io::UniqueFd lock_fd(fcntl(file->get(), F_DUPFD_CLOEXEC, 0));
+  if (!lock_fd.valid()) return Annotate(io::ErrnoStatus(errno, "dup"), spec.name);
+  io::FileLock lock(lock_fd.get());
+  RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kReader));
+  return OpenedImage{*std::move(file), std::move(lock_fd), lock};
 }
 
 absl::StatusOr<ImageInfo> CreateImageFile(const io::Directory& pool, const ImageSpec& spec,
@@ -175,7 +177,8 @@ absl::StatusOr<ImageInfo> ImportImageFile(const io::Directory& pool, const Image
   }
   const absl::StatusOr<io::UniqueFd> source = pool.Open(source_file, {});
   if (!source.ok()) return ReasonFor(source.status(), spec);
-  RETURN_IF_ERROR(LockImage(spec.name, source->get(), io::LockMode::kReader));
+  io::FileLock lock(source->get());
+  RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kReader));
   absl::StatusOr<ImageInfo> made =
       MakeFile(pool, spec, [&source](int fd) { return CopyContent(source->get(), fd); });
   if (!made.ok()) return ReasonFor(made.status(), spec);
@@ -193,7 +196,8 @@ absl::Status DeleteImageFile(const io::Directory& pool, const ImageSpec& spec) {
   if (file.status().code() == absl::StatusCode::kNotFound) return absl::OkStatus();
   if (!file.ok()) return ReasonFor(file.status(), spec);
   RETURN_IF_ERROR(Annotate(CheckIdentity(file->get(), spec), spec.name));
-  RETURN_IF_ERROR(LockImage(spec.name, file->get(), io::LockMode::kWriter));
+  io::FileLock lock(file->get());
+  RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kWriter));
   const absl::Status unlinked = pool.Unlink(spec.file_name);
   if (unlinked.code() == absl::StatusCode::kNotFound) return absl::OkStatus();
   return ReasonFor(unlinked, spec);

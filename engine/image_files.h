@@ -8,14 +8,15 @@
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "engine/io/directory.h"
+#include "engine/io/file_lock.h"
 #include "engine/io/unique_fd.h"
 
 namespace gabion::engine {
 
 struct OpenedImage {
   io::UniqueFd file;
-  io::UniqueFd
-      lock;  // another descriptor of the same open description; the reader's locks are taken
+  io::UniqueFd lock_fd;  // another descriptor of the same open description
+  io::FileLock lock;     // over lock_fd; the reader's locks are taken
 };
 
 // Opens the file for reading and, where it lets us, for writing. kFailedPrecondition IMAGE_LOCKED

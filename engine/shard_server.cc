@@ -1,5 +1,6 @@
 #include "engine/shard_server.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -65,16 +66,18 @@ Task<absl::StatusOr<std::unique_ptr<Image>>> ShardServer::OpenImage(ImageSpec sp
       ring_ != nullptr ? io::NewUringFile(std::move(opened->file), *ring_, workers_)
                        : io::NewPoolFile(std::move(opened->file), workers_);
   if (!file.ok()) co_return Annotate(file.status(), spec.name);
-  Image::Parts parts;
-  parts.lock = std::move(opened->lock);
-  parts.format = raw::NewRawNode(
-      *std::move(file), {.name = spec.name, .request_alignment = spec.request_alignment_bytes});
+  Image::Parts parts{nullptr, nullptr, std::move(opened->lock_fd), opened->lock};
+  const raw::RawOptions options{
+      .request_alignment = ByteCount{std::max<uint32_t>(spec.request_alignment_bytes, 1)},
+      .name = spec.name};
+  parts.format = raw::NewRawNode(*std::move(file), options);
   const block::Limits& limits = parts.format->limits();
   if (limits.alignment.value > 1 || limits.memory_alignment > 1) {
     parts.aligned = std::make_unique<block::AlignedNode>(*parts.format, shard_.reactor().ready());
   }
+  Image::GrowthObserver& observer = *this;
   co_return std::make_unique<Image>(std::move(spec), std::move(parts), shard_.reactor().ready(),
-                                    *this);
+                                    observer);
 }
 
 Task<absl::StatusOr<Image*>> ShardServer::AcquireImage(ImageSpec spec, const io::Directory* pool,

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "engine/keyed_mutex.h"
 #include "engine/nbd/server/budget.h"
 #include "engine/nbd/server/export.h"
+#include "engine/nbd/server/negotiation.h"
 #include "engine/runtime/shard.h"
 #include "engine/runtime/task_set.h"
 #include "engine/runtime/worker_pool.h"
@@ -103,7 +105,7 @@ class ShardServer final : private Image::GrowthObserver {
   Task<absl::Status> Close();
 
  private:
-  struct Served : nbd::Export::Observer {
+  struct Served final : nbd::Export::Observer {
     Served(ShardServer& in_server, const nbd::SessionEnvironment& environment,
            const nbd::SessionLimits& limits)
         : server(in_server), exported(environment, limits) {

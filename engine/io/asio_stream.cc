@@ -1,18 +1,18 @@
 #include "engine/io/asio_stream.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <asio/io_context.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <cerrno>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -88,6 +88,15 @@ class AsioStream final : public Stream {
     return WriteLater();
   }
 
+  void ShutdownRead() override {
+    if (readable_.has_value()) return;
+    // TCP goes on queueing what arrives later; only what is here now is still to be read.
+    int arrived = 0;
+    if (ioctl(fd(), FIONREAD, &arrived) != 0) arrived = 0;
+    readable_ = static_cast<std::size_t>(arrived);
+    static_cast<void>(shutdown(fd(), SHUT_RD));  // wakes a read that waits
+  }
+
   void Shutdown() override {
     // Fails only when the connection is gone already. The kernel wakes whoever waits.
     static_cast<void>(shutdown(fd(), SHUT_RDWR));
@@ -99,10 +108,15 @@ class AsioStream final : public Stream {
   int fd() { return descriptor_.native_handle(); }
 
   ssize_t Receive(MutableBytes dst) {
+    if (readable_.has_value()) {
+      dst = dst.first(std::min(dst.size(), *readable_));
+      if (dst.empty()) return 0;
+    }
     ssize_t got;
     do {
       got = recv(fd(), dst.data(), dst.size(), MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
+    if (readable_.has_value() && got > 0) *readable_ -= static_cast<std::size_t>(got);
     return got;
   }
 
@@ -170,6 +184,8 @@ class AsioStream final : public Stream {
   std::string peer_;
   std::vector<iovec> unsent_;
   std::size_t first_ = 0;
+  // After ShutdownRead(): how much of what had arrived is still to be read.
+  std::optional<std::size_t> readable_;
   bool reading_ = false;
   bool writing_ = false;
 };

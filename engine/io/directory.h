@@ -23,6 +23,14 @@ struct DirectoryEntry {
   bool block_device = false;
 };
 
+// What the file system of a directory has to offer.
+struct DirectorySpace {
+  ByteCount size;
+  ByteCount available;  // to this process
+  bool punch_holes = false;
+  bool direct_io = false;
+};
+
 // Opened once; a later rename of its path, or a symbolic link put in its place, changes nothing.
 // A name is relative, of components divided by '/', none of them "." or "..". Symbolic links are
 // followed nowhere; what is neither a regular file nor a block device is never opened.
@@ -55,6 +63,8 @@ class Directory {
   // directories below.
   absl::StatusOr<std::vector<DirectoryEntry>> List() const;
   absl::Status Sync() const;
+  // Tries punching and direct I/O on a file without a name.
+  absl::StatusOr<DirectorySpace> Space() const;
 
  private:
   struct Parent {

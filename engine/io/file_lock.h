@@ -24,8 +24,9 @@ inline constexpr std::string_view kLockBytePayload = "gabion/lock-byte";
 // one thread at a time. Nothing blocks.
 class FileLock {
  public:
+  // `held`: what the description has already, through another object or another process.
   // REQUIRES: `fd` is open for reading, and for longer than this object is used.
-  explicit FileLock(int fd) : fd_(fd) {}
+  explicit FileLock(int fd, std::optional<LockMode> held = std::nullopt) : fd_(fd), mode_(held) {}
 
   // Takes the locks of `mode`, or changes to them without a gap in what both modes have in common.
   // kFailedPrecondition, and the locks as before, if somebody else's stand against it, be it in

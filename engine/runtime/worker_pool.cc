@@ -26,7 +26,7 @@ WorkerPool::~WorkerPool() {
     stopping_ = true;
   }
   arrived_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  for (auto& thread : threads_) thread.join();
 }
 
 void WorkerPool::Post(Work work) {

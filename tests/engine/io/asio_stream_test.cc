@@ -130,6 +130,28 @@ TEST_F(AsioStreamTest, ReadsAndWritesWaitSideBySide) {
   EXPECT_TRUE(Finish(reactor_, std::move(writing)).ok());
 }
 
+TEST_F(AsioStreamTest, AfterShutdownReadOnlyWhatHasArrivedIsRead) {
+  ASSERT_EQ(write(other_.get(), "arrived", 7), 7);
+  stream_->ShutdownRead();
+  stream_->ShutdownRead();
+  EXPECT_EQ(*Read(3), "arr");
+  EXPECT_EQ(*Read(16), "ived");
+  EXPECT_EQ(*Read(16), "");
+  const Bytes piece = AsBytes("reply");
+  EXPECT_TRUE(Finish(reactor_, stream_->WriteAll({&piece, 1})).ok());
+  char text[6] = "";
+  EXPECT_EQ(read(other_.get(), text, 5), 5);
+  EXPECT_STREQ(text, "reply");
+}
+
+TEST_F(AsioStreamTest, ShutdownReadEndsAReadThatWaits) {
+  std::vector<std::byte> buffer(16);
+  Task<absl::StatusOr<std::size_t>> reading = stream_->ReadSome(buffer);
+  ASSERT_FALSE(reading.done());
+  stream_->ShutdownRead();
+  EXPECT_EQ(*Finish(reactor_, std::move(reading)), 0u);
+}
+
 TEST_F(AsioStreamTest, ShutdownEndsWhatWaits) {
   std::vector<std::byte> big(8 * kMiB, std::byte{7});
   const Bytes piece = big;
@@ -149,24 +171,48 @@ TEST_F(AsioStreamTest, AUnixPeerIsKnownByItsCredentials) {
   EXPECT_EQ(stream_->peer(), absl::StrCat("unix:uid=", getuid(), ",pid=", getpid()));
 }
 
-TEST(AsioTcpStreamTest, SmallPiecesAreNotHeldBackAndThePeerHasAnAddress) {
-  runtime::Reactor reactor({});
-  const auto listening = ListenSocket::Tcp("127.0.0.1", 0);
-  ASSERT_TRUE(listening.ok()) << listening.status();
-  sockaddr_in address;
-  socklen_t size = sizeof(address);
-  ASSERT_EQ(getsockname(listening->fd(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-  const UniqueFd client(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  ASSERT_EQ(connect(client.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-  const int accepted = accept4(listening->fd(), nullptr, nullptr, SOCK_CLOEXEC);
-  ASSERT_GE(accepted, 0);
-  const std::unique_ptr<Stream> stream = NewAsioStream(reactor, UniqueFd(accepted));
+// A stream and its peer over TCP.
+class AsioTcpStreamTest : public testing::Test {
+ protected:
+  AsioTcpStreamTest() {
+    const auto listening = ListenSocket::Tcp("127.0.0.1", 0);
+    EXPECT_TRUE(listening.ok()) << listening.status();
+    sockaddr_in address;
+    socklen_t size = sizeof(address);
+    auto* generic = reinterpret_cast<sockaddr*>(&address);
+    EXPECT_EQ(getsockname(listening->fd(), generic, &size), 0);
+    client_ = UniqueFd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(connect(client_.get(), generic, size), 0);
+    accepted_ = accept4(listening->fd(), nullptr, nullptr, SOCK_CLOEXEC);
+    EXPECT_GE(accepted_, 0);
+    stream_ = NewAsioStream(reactor_, UniqueFd(accepted_));
+  }
+
+  runtime::Reactor reactor_{{}};
+  UniqueFd client_;
+  int accepted_ = -1;  // the stream's
+  std::unique_ptr<Stream> stream_;
+};
+
+TEST_F(AsioTcpStreamTest, SmallPiecesAreNotHeldBackAndThePeerHasAnAddress) {
   int no_delay = 0;
-  socklen_t option_size = sizeof(no_delay);
-  ASSERT_EQ(getsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &no_delay, &option_size), 0);
+  socklen_t size = sizeof(no_delay);
+  ASSERT_EQ(getsockopt(accepted_, IPPROTO_TCP, TCP_NODELAY, &no_delay, &size), 0);
   EXPECT_EQ(no_delay, 1);
-  ASSERT_EQ(getsockname(client.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-  EXPECT_EQ(stream->peer(), absl::StrCat("127.0.0.1:", ntohs(address.sin_port)));
+  sockaddr_in address;
+  size = sizeof(address);
+  ASSERT_EQ(getsockname(client_.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  EXPECT_EQ(stream_->peer(), absl::StrCat("127.0.0.1:", ntohs(address.sin_port)));
+}
+
+TEST_F(AsioTcpStreamTest, WhatArrivesAfterShutdownReadIsNotRead) {
+  std::vector<std::byte> buffer(16);
+  Task<absl::StatusOr<std::size_t>> reading = stream_->ReadSome(buffer);
+  ASSERT_FALSE(reading.done());
+  stream_->ShutdownRead();
+  ASSERT_EQ(write(client_.get(), "late", 4), 4);
+  EXPECT_EQ(*Finish(reactor_, std::move(reading)), 0u);
+  EXPECT_EQ(*Finish(reactor_, stream_->ReadSome(buffer)), 0u);
 }
 
 }  // namespace

@@ -81,6 +81,15 @@ TEST_F(FileLockTest, ChangesInPlace) {
   EXPECT_TRUE(Opener(path_).lock.Acquire(LockMode::kReader).ok());
 }
 
+TEST_F(FileLockTest, WhatTheDescriptionHoldsCanBeChangedThroughAnotherDescriptor) {
+  Opener a(path_);
+  ASSERT_TRUE(a.lock.Acquire(LockMode::kWriter).ok());
+  const UniqueFd copy(fcntl(a.fd.get(), F_DUPFD_CLOEXEC, 0));
+  FileLock same(copy.get(), LockMode::kWriter);
+  ASSERT_TRUE(same.Acquire(LockMode::kReader).ok());
+  EXPECT_TRUE(Opener(path_).lock.Acquire(LockMode::kReader).ok());
+}
+
 TEST_F(FileLockTest, ClosingTheDescriptorLetsGo) {
   { EXPECT_TRUE(Opener(path_).lock.Acquire(LockMode::kWriter).ok()); }
   EXPECT_TRUE(Opener(path_).lock.Acquire(LockMode::kWriter).ok());

@@ -5,9 +5,8 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 
-#include <random>
-
 #include "tests/engine/io/file_fixture.h"
+#include "tests/support/random_source.h"
 
 namespace gabion::io {
 namespace {
@@ -282,18 +281,12 @@ TEST_P(FileTest, ManyOperationsRunAtOnce) {
   }
 }
 
-uint64_t Seed() {
-  const char* given = std::getenv("GABION_SEED");
-  return given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-}
-
 // One operation at a time against a byte array; all of them on ranges of any size, in units.
 class Model {
  public:
-  Model(uint64_t seed, std::size_t unit, std::size_t size)
-      : random_(seed), unit_(unit), bytes_(size) {}
+  Model(std::size_t unit, std::size_t size) : unit_(unit), bytes_(size) {}
 
-  std::size_t Pick(std::size_t below) { return random_() % below; }
+  std::size_t Pick(std::size_t below) { return random_.Below(below); }
   // A range of units within [0, limit), or up to an end that is no multiple.
   ByteRange PickRange(std::size_t limit) {
     const std::size_t begin = Pick(limit) / unit_ * unit_;
@@ -309,17 +302,15 @@ class Model {
   }
 
  private:
-  std::mt19937_64 random_;
+  test::RandomSource random_;
   std::size_t unit_;
   std::vector<std::byte> bytes_;
 };
 
 TEST_P(FileTest, RandomOperationsKeepToTheByteArray) {
-  const uint64_t seed = Seed();
-  SCOPED_TRACE("GABION_SEED=" + std::to_string(seed));
   const std::size_t size = 300000;
   Open(dir_.File("f"), size);
-  Model model(seed, unit(), size);
+  Model model(unit(), size);
   for (int step = 0; step < 600; ++step) {
     const int value = 1 + static_cast<int>(model.Pick(255));
     const std::size_t now = model.bytes().size();
