@@ -29,6 +29,8 @@ constexpr ErrorReason kAll[] = {
     reason::kImageNotWritable,
     reason::kImageReplaced,
     reason::kImageLocked,
+    reason::kImageReplaced,
+    reason::kImageNotWritable,
     reason::kImageCorrupt,
     reason::kPathOutsidePool,
     reason::kPoolFull,
