@@ -45,10 +45,11 @@ quoted() {
   printf '\n'
 }
 
-ctl() { gabionctl --server "unix:$socket" call "$@"; }
+export GABION_SERVER=unix:$socket
+ctl() { gabionctl call "$@"; }
 
 print_call() {
-  printf '$ gabionctl --server unix:%s call' "$socket"
+  printf '$ gabionctl call'
   quoted "$@"
   printf '# '
   ctl --print-grpcurl "$@"
