@@ -171,7 +171,7 @@ TEST_F(GabiondTest, WrittenPatternIsReadBackThroughTheExport) {
   write.set_pattern("gabion");
   v1::WriteResponse written;
   grpc::ClientContext first;
-  const grpc::Status status = inspect->Write(&first, write, &written);
+  grpc::Status status = inspect->Write(&first, write, &written);
   ASSERT_TRUE(status.ok()) << status.error_message();
   v1::VerifyRequest verify;
   verify.set_name("images/a");
@@ -180,7 +180,8 @@ TEST_F(GabiondTest, WrittenPatternIsReadBackThroughTheExport) {
   verify.set_pattern("gabion");
   v1::VerifyResponse verified;
   grpc::ClientContext second;
-  ASSERT_TRUE(inspect->Verify(&second, verify, &verified).ok());
+  status = inspect->Verify(&second, verify, &verified);
+  ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_TRUE(verified.matches());
 
   v1::MapRequest map;
