@@ -3,11 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <thread>
+#include <latch>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "engine/base/check.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
@@ -33,12 +32,12 @@ Task<void> Answer(Task<T> task, Callback<T> done) {
 // Runs `work` on `shard` and waits for it, from outside.
 template <typename F>
 void RunOn(runtime::Shard& shard, F work) {
-  absl::Notification done;
+  std::latch done(1);
   shard.Post([&] {
     work();
-    done.Notify();
+    done.count_down();
   });
-  done.WaitForNotification();
+  done.wait();
 }
 
 uint32_t ShardCount(uint32_t wanted) {
@@ -258,31 +257,31 @@ absl::Status EngineImpl::Listen() {
   return absl::OkStatus();
 }
 
-Task<void> CloseHome(Home* home, absl::Notification* done) {
+Task<void> CloseHome(Home* home, std::latch* done) {
   co_await home->Close();
-  done->Notify();
+  done->count_down();
 }
 
-Task<void> CloseServer(ShardServer* server, Logger* logger, absl::Notification* done) {
+Task<void> CloseServer(ShardServer* server, Logger* logger, std::latch* done) {
   const absl::Status status = co_await server->Close();
   if (!status.ok()) {
     logger->Log(LogLevel::kError, "engine", absl::StrCat("closing: ", status.message()));
   }
-  done->Notify();
+  done->count_down();
 }
 
 void EngineImpl::Stop() {
   if (shards_.empty()) return;
   // Kept here, not in a TaskSet: they wait for those.
   std::vector<Task<void>> closing(shards_.size() + 1);
-  absl::Notification home_closed;
+  std::latch home_closed(1);
   shards_[0]->Post([&] { closing[0] = CloseHome(home_.get(), &home_closed); });
-  home_closed.WaitForNotification();
+  home_closed.wait();
   for (std::size_t i = 0; i < servers_.size(); ++i) {
-    absl::Notification closed;
+    std::latch closed(1);
     shards_[i]->Post(
         [&, i] { closing[i + 1] = CloseServer(servers_[i].get(), &logger_, &closed); });
-    closed.WaitForNotification();
+    closed.wait();
   }
   for (std::size_t i = 0; i < shards_.size(); ++i) {
     RunOn(*shards_[i], [&, i] {

@@ -3,6 +3,7 @@
 #include <utility>
 #include <variant>
 
+#include "engine/base/reason.h"
 #include "engine/block/block_sizes.h"
 #include "engine/block/tail_node.h"
 #include "engine/nbd/protocol/meta_context.h"
@@ -37,7 +38,9 @@ absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> MakeExportVersion(const Expo
   storage.size = image.root().limits().size;
   const auto resolved = block::ResolveBlockSizes(spec.block_sizes, storage, spec.image.name);
   if (const auto* error = std::get_if<block::BlockSizeError>(&resolved)) {
-    return block::ToStatus(*error);
+    Reason reason{std::string(error->reason), error->metadata};
+    reason.metadata.emplace_back("field", "export.block_sizes." + error->field);
+    return WithReason(absl::Status(error->code, error->message), reason);
   }
   auto version = std::make_unique<nbd::ExportVersion>();
   version->id = version_id;

@@ -108,10 +108,13 @@ Task<absl::StatusOr<ExportState>> ShardServer::CheckExport(ExportSpec spec,
   CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(spec.image, pool, writing));
   absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> version =
       MakeExportVersion(spec, *image, 0, shard_.reactor().ready());
-  absl::StatusOr<ExportState> state = version.status();
-  if (version.ok()) state = StateOf(**version);
-  if (version.ok()) version->reset();  // its nodes stand on the image
+  ExportState state;
+  if (version.ok()) {
+    state = StateOf(**version);
+    version->reset();  // its nodes stand on the image
+  }
   co_await ReleaseImage(image, writing);
+  if (!version.ok()) co_return version.status();
   co_return state;
 }
 

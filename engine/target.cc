@@ -36,9 +36,11 @@ Task<void> ReadThen(Opened* opened, ByteRange range,
                     Callback<absl::StatusOr<std::vector<std::byte>>> done) {
   std::vector<std::byte> data(range.length.value);
   const absl::Status status = co_await opened->root->Read(range, data);
-  absl::StatusOr<std::vector<std::byte>> answer = status;
-  if (status.ok()) answer = std::move(data);
-  std::move(done)(std::move(answer));
+  if (!status.ok()) {
+    std::move(done)(status);
+    co_return;
+  }
+  std::move(done)(std::move(data));
 }
 
 Task<void> WriteThen(Opened* opened, ByteOffset offset, std::vector<std::byte> data,

@@ -1,10 +1,14 @@
 #include "service/errors.h"
 
 #include <algorithm>
+#include <initializer_list>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/cord.h"
+#include "engine/base/reason.h"
 #include "engine/base/text.h"
+#include "service/names.h"
 #include "service/text.h"
 
 namespace gabion::service {
@@ -92,34 +96,96 @@ void Fit(size_t limit, Payloads* payloads) {
 Payloads PayloadsOf(const absl::Status& status) {
   Payloads payloads;  // a map, because the order of the visit is unspecified
   status.ForEachPayload([&](absl::string_view type, const absl::Cord& value) {
-    payloads[std::string(type)] = std::string(value);
+    if (AsStd(type).starts_with(kTypePrefix)) payloads[std::string(type)] = std::string(value);
   });
   return payloads;
-}
-
-// Adds what every error must have.
-void Complete(absl::StatusCode code, Payloads* payloads) {
-  google::rpc::ErrorInfo info;
-  if (!Extract(*payloads, &info) || info.reason().empty()) {
-    info.set_reason(std::string(FallbackReason(code)));
-    info.set_domain(std::string(kErrorDomain));
-    (*payloads)[TypeUrl(info)] = info.SerializeAsString();
-  }
-  google::rpc::RetryInfo retry;
-  if ((code == absl::StatusCode::kAborted || code == absl::StatusCode::kUnavailable) &&
-      !Extract(*payloads, &retry)) {
-    retry.mutable_retry_delay()->set_seconds(1);
-    (*payloads)[TypeUrl(retry)] = retry.SerializeAsString();
-  }
 }
 
 bool IsOurDefect(absl::StatusCode code) {
   return code == absl::StatusCode::kInternal || code == absl::StatusCode::kUnknown;
 }
 
+template <typename Detail>
+void Put(const Detail& detail, Payloads* payloads) {
+  (*payloads)[TypeUrl(detail)] = detail.SerializeAsString();
+}
+
+template <typename Detail>
+bool Has(const Payloads& payloads) {
+  return payloads.contains(TypeUrl(Detail()));
+}
+
+// The value of the first of `keys` that the error has; empty if it has none.
+std::string FactOf(const google::rpc::ErrorInfo& info, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    const auto found = info.metadata().find(key);
+    if (found != info.metadata().end()) return found->second;
+  }
+  return {};
+}
+
+// ErrorInfo as it was given; else from what the engine attached; else by the code alone.
+google::rpc::ErrorInfo CompleteInfo(const absl::Status& status, absl::StatusCode code,
+                                    Payloads* payloads) {
+  google::rpc::ErrorInfo info;
+  if (Extract(*payloads, &info) && !info.reason().empty()) return info;
+  info.set_reason(std::string(FallbackReason(code)));
+  info.set_domain(std::string(kErrorDomain));
+  const std::optional<gabion::Reason> attached = ReasonOf(status);
+  if (attached.has_value() && !IsOurDefect(code)) {
+    info.set_reason(attached->reason);
+    for (const auto& [key, value] : attached->metadata) {
+      (*info.mutable_metadata())[key] = Printable(value, kMaxMetadataBytes);
+    }
+  }
+  Put(info, payloads);
+  return info;
+}
+
+// Adds the detail that belongs to the code, where nobody did.
+void CompleteDetails(absl::StatusCode code, const google::rpc::ErrorInfo& info,
+                     const std::string& message, Payloads* payloads) {
+  const std::string text = Printable(message, kMaxTextBytes);
+  const std::string subject = FactOf(info, {"resource", "image", "export", "pool"});
+  using enum absl::StatusCode;
+  if (code == kInvalidArgument && !Has<google::rpc::BadRequest>(*payloads)) {
+    google::rpc::BadRequest detail;
+    auto* violation = detail.add_field_violations();
+    violation->set_field(FactOf(info, {"field"}));
+    violation->set_description(text);
+    violation->set_reason(info.reason());
+    Put(detail, payloads);
+  } else if (code == kFailedPrecondition && !Has<google::rpc::PreconditionFailure>(*payloads)) {
+    google::rpc::PreconditionFailure detail;
+    auto* violation = detail.add_violations();
+    violation->set_type(info.reason());
+    violation->set_subject(subject);
+    violation->set_description(text);
+    Put(detail, payloads);
+  } else if (code == kResourceExhausted && !Has<google::rpc::QuotaFailure>(*payloads)) {
+    google::rpc::QuotaFailure detail;
+    auto* violation = detail.add_violations();
+    violation->set_subject(subject);
+    violation->set_description(text);
+    Put(detail, payloads);
+  } else if ((code == kNotFound || code == kAlreadyExists) &&
+             !Has<google::rpc::ResourceInfo>(*payloads)) {
+    google::rpc::ResourceInfo detail;
+    detail.set_resource_type(std::string(TypeOfName(subject)));
+    detail.set_resource_name(subject);
+    detail.set_description(text);
+    Put(detail, payloads);
+  } else if ((code == kAborted || code == kUnavailable) &&
+             !Has<google::rpc::RetryInfo>(*payloads)) {
+    google::rpc::RetryInfo detail;
+    detail.mutable_retry_delay()->set_seconds(1);
+    Put(detail, payloads);
+  }
+}
+
 }  // namespace
 
-Error::Error(const Reason& reason, std::string_view message)
+Error::Error(const ErrorReason& reason, std::string_view message)
     : reason_(reason), message_(Printable(message, kMaxMessageBytes)) {
   info_.set_reason(std::string(reason.name));
   info_.set_domain(std::string(kErrorDomain));
@@ -203,7 +269,8 @@ absl::Status NotFound(std::string_view type, std::string_view name, std::string_
   return error;
 }
 
-absl::Status AlreadyExists(const Reason& reason, std::string_view type, std::string_view name) {
+absl::Status AlreadyExists(const ErrorReason& reason, std::string_view type,
+                           std::string_view name) {
   return Error(reason, std::string(name) + " exists already.").Resource(type, name);
 }
 
@@ -235,7 +302,8 @@ google::rpc::Status ToRpcStatus(const absl::Status& status, std::string_view req
     }
     message += '.';
   }
-  Complete(code, &payloads);
+  const google::rpc::ErrorInfo info = CompleteInfo(status, code, &payloads);
+  CompleteDetails(code, info, message, &payloads);
   Fit(kMaxStatusBytes - message.size(), &payloads);
   wire.set_code(static_cast<int>(code));
   wire.set_message(std::move(message));

@@ -27,7 +27,7 @@ namespace gabion::service {
 class Error {
  public:
   // `message`: one sentence for people.
-  Error(const Reason& reason, std::string_view message);
+  Error(const ErrorReason& reason, std::string_view message);
 
   // A fact in ErrorInfo.metadata. `key`: [a-z][a-zA-Z0-9-_]+, at most 64 characters.
   Error& Metadata(std::string_view key, std::string_view value);
@@ -50,7 +50,7 @@ class Error {
   operator absl::Status() const { return Build(); }  // NOLINT: so that it can be returned
 
  private:
-  Reason reason_;
+  ErrorReason reason_;
   std::string message_;
   google::rpc::ErrorInfo info_;
   google::rpc::BadRequest bad_request_;
@@ -65,7 +65,7 @@ class Error {
 absl::Status NotFound(std::string_view type, std::string_view name, std::string_view field = {});
 
 // ALREADY_EXISTS by `reason`.
-absl::Status AlreadyExists(const Reason& reason, std::string_view type, std::string_view name);
+absl::Status AlreadyExists(const ErrorReason& reason, std::string_view type, std::string_view name);
 
 // UNAVAILABLE DRAINING: the daemon is about to end.
 absl::Status Draining();
@@ -73,9 +73,11 @@ absl::Status Draining();
 // ErrorInfo of an error; empty if it has none.
 google::rpc::ErrorInfo InfoOf(const absl::Status& status);
 
-// The same error as google.rpc.Status: details sorted by type, at most one of each, ErrorInfo and
-// (for ABORTED, UNAVAILABLE) RetryInfo added where they are missing, and all of it small enough for
-// the metadata limit of gRPC peers; lists that had to be cut say how much was left out.
+// The same error as google.rpc.Status: details sorted by type, at most one of each, and all of it
+// small enough for the metadata limit of gRPC peers; lists that had to be cut say how much was left
+// out. Details that are missing are added: ErrorInfo from the reason that the engine attached
+// (engine/base/reason.h) or else by the code, and what belongs to the code (BadRequest,
+// PreconditionFailure, QuotaFailure, ResourceInfo, RetryInfo) from message and metadata.
 // INTERNAL and UNKNOWN are a defect of ours: their message and details stay here, and the caller
 // gets `request_id` to show to the operator, who finds the rest in the log.
 google::rpc::Status ToRpcStatus(const absl::Status& status, std::string_view request_id = {});

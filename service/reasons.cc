@@ -3,7 +3,7 @@
 namespace gabion::service {
 namespace {
 
-constexpr Reason kAll[] = {
+constexpr ErrorReason kAll[] = {
     reason::kFieldRequired,
     reason::kFieldImmutable,
     reason::kFieldMaskInvalid,
@@ -26,6 +26,8 @@ constexpr Reason kAll[] = {
     reason::kSizeMismatch,
     reason::kImageInUse,
     reason::kImageNotActive,
+    reason::kImageNotWritable,
+    reason::kImageReplaced,
     reason::kImageLocked,
     reason::kImageReplaced,
     reason::kImageNotWritable,
@@ -52,10 +54,10 @@ constexpr Reason kAll[] = {
 
 }  // namespace
 
-std::span<const Reason> AllReasons() { return kAll; }
+std::span<const ErrorReason> AllReasons() { return kAll; }
 
-const Reason* FindReason(std::string_view name) {
-  for (const Reason& reason : kAll) {
+const ErrorReason* FindReason(std::string_view name) {
+  for (const ErrorReason& reason : kAll) {
     if (reason.name == name) return &reason;
   }
   return nullptr;

@@ -1,5 +1,7 @@
 #include "service/settings.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <cctype>
 #include <charconv>
@@ -114,6 +116,18 @@ std::string SetGrpcListen(std::string_view text, Config* config) {
   return problem;
 }
 
+// The data plane listens on literal addresses only: names would have to be resolved.
+std::string SetNbdListen(std::string_view text, Config* config) {
+  std::string problem = SetHostPort(text, kNbdPort, &config->nbd_listen);
+  if (!problem.empty()) return problem;
+  std::string& host = config->nbd_listen->host;
+  if (host == "localhost") host = "127.0.0.1";
+  in6_addr address;  // room for either kind
+  if (inet_pton(AF_INET, host.c_str(), &address) == 1) return {};
+  if (inet_pton(AF_INET6, host.c_str(), &address) == 1) return {};
+  return "must be an IP address or localhost, is " + Quoted(text);
+}
+
 std::string SetMode(std::string_view text, Config* config) {
   if (ParseNumber(text, 8, &config->nbd_socket_mode) && config->nbd_socket_mode <= 0777) return {};
   return "must be an octal number from 0 to 777, is " + Quoted(text);
@@ -166,7 +180,7 @@ constexpr Setting kSettings[] = {
     {"nbd-listen", "HOST[:PORT]", "none",
      "TCP address of the data plane as well, port 10809 unless it is given. Serves the exports "
      "whose access says TRANSPORT_PLAINTEXT_TCP. Port 0: any free port, see the log.",
-     [](Text text, Config* c) { return SetHostPort(text, kNbdPort, &c->nbd_listen); }},
+     SetNbdListen},
     {"shards", "N", "0", "Threads that serve NBD, 0 to 256; 0: CPUs less one, at least 1.",
      [](Text text, Config* c) { return SetNumber(text, 0, 256, &c->shards); }},
     {"io-driver", "DRIVER", "auto",

@@ -7,9 +7,9 @@ namespace gabion::service {
 absl::Status ToStatus(const std::vector<Violation>& violations) {
   if (violations.empty()) return absl::OkStatus();
   const Violation& first = violations.front();
-  const Reason* known = FindReason(first.reason);
-  const Reason reason{first.reason,
-                      known == nullptr ? absl::StatusCode::kInvalidArgument : known->code};
+  const ErrorReason* known = FindReason(first.reason);
+  const ErrorReason reason{first.reason,
+                           known == nullptr ? absl::StatusCode::kInvalidArgument : known->code};
   std::string message = first.field + ": " + first.description;
   if (violations.size() > 1) {
     message += " (and " + std::to_string(violations.size() - 1) + " more)";

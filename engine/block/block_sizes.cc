@@ -176,10 +176,6 @@ MaybeError CheckAgainstStorage(const EffectiveBlockSizes& sizes, const Limits& l
 
 }  // namespace
 
-absl::Status ToStatus(const BlockSizeError& error) {
-  return absl::Status(error.code, AsAbsl(error.message));
-}
-
 std::variant<EffectiveBlockSizes, BlockSizeError> ResolveBlockSizes(const BlockSizePolicy& policy,
                                                                     const Limits& limits,
                                                                     std::string_view image) {

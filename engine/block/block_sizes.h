@@ -80,8 +80,6 @@ struct BlockSizeError {
   std::string message;
 };
 
-absl::Status ToStatus(const BlockSizeError& error);
-
 // `limits`: of the topmost node of the export below AlignedNode and TailNode, so that `alignment`
 // is what the nodes do without read-modify-write. An alignment above 65,536 is taken as made finer
 // by an AlignedNode, and shows as preferred size only. `image`: the name of the image at the

@@ -5,12 +5,21 @@
 
 #include "absl/strings/escaping.h"
 #include "google/protobuf/util/json_util.h"
+#include "google/protobuf/wrappers.pb.h"
 #include "google/rpc/code.pb.h"
 #include "google/rpc/status.pb.h"
-#include "service/text.h"
 
 namespace gabion::service::ctl {
 namespace {
+
+// `text` as a JSON string. What a server sends need not be UTF-8: then it is shown in base64.
+std::string JsonQuote(const std::string& text) {
+  google::protobuf::StringValue value;
+  value.set_value(text);
+  std::string json;
+  if (google::protobuf::util::MessageToJsonString(value, &json).ok()) return json;
+  return "\"base64:" + absl::Base64Escape(text) + "\"";
+}
 
 std::string DetailJson(const google::protobuf::Any& detail) {
   std::string json;

@@ -18,7 +18,7 @@ namespace {
 std::string_view Message(const absl::Status& status) { return AsStd(status.message()); }
 
 // The field that is at fault: as the reason says by its nature, else as the engine says.
-std::string FieldOf(const Reason& reason, std::string_view engine_field, const EngineCall& call) {
+std::string FieldOf(const ErrorReason& reason, std::string_view engine_field, const EngineCall& call) {
   static const std::map<std::string_view, std::string EngineCall::*>* const kFields =
       new std::map<std::string_view, std::string EngineCall::*>{
           {reason::kShrinkNotAllowed.name, &EngineCall::size_field},
@@ -51,7 +51,7 @@ void AddResource(const std::string& engine_resource, const EngineCall& call, Err
   }
 }
 
-void AddDetails(const Reason& reason, std::string_view message,
+void AddDetails(const ErrorReason& reason, std::string_view message,
                 const std::map<std::string, std::string>& metadata, const EngineCall& call,
                 Error& error) {
   const auto get = [&](const char* key) {
@@ -86,7 +86,7 @@ void AddDetails(const Reason& reason, std::string_view message,
 }
 
 // The reason of an error to which the engine gave none.
-std::optional<Reason> ReasonOfCode(absl::StatusCode code, const EngineCall& call) {
+std::optional<ErrorReason> ReasonOfCode(absl::StatusCode code, const EngineCall& call) {
   switch (code) {
     case absl::StatusCode::kAlreadyExists:
       return reason::kResourceExists;
@@ -111,8 +111,8 @@ std::optional<Reason> ReasonOfCode(absl::StatusCode code, const EngineCall& call
 absl::Status FromEngine(const absl::Status& status, const EngineCall& call) {
   if (status.ok() || !InfoOf(status).reason().empty()) return status;
   const std::optional<::gabion::Reason> given = ReasonOf(status);
-  const Reason* known = given.has_value() ? FindReason(given->reason) : nullptr;
-  std::optional<Reason> reason;
+  const ErrorReason* known = given.has_value() ? FindReason(given->reason) : nullptr;
+  std::optional<ErrorReason> reason;
   if (known != nullptr) {
     reason = *known;
   } else {

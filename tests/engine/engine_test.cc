@@ -277,8 +277,8 @@ TEST_P(EngineTest, SafeDeleteRefusesWhileConnectedAndHardDeleteCuts) {
 TEST_P(EngineTest, AnImageInUseIsNotDeleted) {
   ASSERT_TRUE(CreateImage("a", 4096).ok());
   ASSERT_TRUE(CreateExport(Export("e", "a")).ok());
-  const absl::Status refused = Wait<absl::Status>(
-      [&](auto done) { engine_->DeleteImage(Image("a"), std::move(done)); });
+  const absl::Status refused =
+      Wait<absl::Status>([&](auto done) { engine_->DeleteImage(Image("a"), std::move(done)); });
   ASSERT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ReasonOf(refused)->reason, "IMAGE_IN_USE");
   EXPECT_TRUE(fs::exists(directory_ / "images" / "a.raw"));
@@ -327,8 +327,7 @@ TEST_P(EngineTest, TargetsSeeWhatClientsSee) {
                                  std::move(done));
               }).ok());
   using Data = absl::StatusOr<std::vector<std::byte>>;
-  const Data data =
-      Wait<Data>([&](auto done) { (*target)->Read(Range(4, 5), std::move(done)); });
+  const Data data = Wait<Data>([&](auto done) { (*target)->Read(Range(4, 5), std::move(done)); });
   ASSERT_TRUE(data.ok());
   EXPECT_EQ((*data)[0], std::byte{0});
   EXPECT_EQ((*data)[3], std::byte{7});

@@ -139,8 +139,9 @@ TEST(ConfigTest, BadValuesAreRefusedByName) {
                        "--nbd-socket-mode=1000",
                        "--nbd-listen=",
                        "--nbd-listen=:10809",
-                       "--nbd-listen=h:70000",
-                       "--nbd-listen=h:",
+                       "--nbd-listen=127.0.0.1:70000",
+                       "--nbd-listen=127.0.0.1:",
+                       "--nbd-listen=example.org",
                        "--nbd-listen=::1",
                        "--nbd-listen=[::1",
                        "--grpc-listen=127.0.0.1",
@@ -151,6 +152,13 @@ TEST(ConfigTest, BadValuesAreRefusedByName) {
     const std::string name = flag.substr(0, flag.find('='));
     EXPECT_THAT(Problems({"--data-dir=D", flag}), ElementsAre(StartsWith(name + ": "))) << flag;
   }
+}
+
+TEST(ConfigTest, NbdListensOnLiteralAddresses) {
+  EXPECT_EQ(Parse({"--data-dir=D", "--nbd-listen=localhost"}).nbd_listen,
+            (HostPort{"127.0.0.1", 10809}));
+  EXPECT_EQ(Parse({"--data-dir=D", "--nbd-listen=0.0.0.0:0"}).nbd_listen, (HostPort{"0.0.0.0", 0}));
+  EXPECT_EQ(Parse({"--data-dir=D", "--nbd-listen=[::]:7"}).nbd_listen, (HostPort{"::", 7}));
 }
 
 TEST(ConfigTest, GrpcOverTcpIsForLoopbackOnly) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/reason.h"
 #include "engine/base/text.h"
 
 namespace gabion::service {
@@ -39,7 +40,7 @@ google::rpc::Status RpcStatusOf(const grpc::Status& status) {
 TEST(ReasonsTest, NamesKeepTheRulesOfErrorInfoAndAreUnique) {
   const std::regex shape("[A-Z][A-Z0-9_]+[A-Z0-9]");
   std::set<std::string> seen;
-  for (const Reason& reason : AllReasons()) {
+  for (const ErrorReason& reason : AllReasons()) {
     const std::string name(reason.name);
     EXPECT_TRUE(std::regex_match(name, shape)) << name;
     EXPECT_LE(name.size(), 63u) << name;
@@ -102,6 +103,29 @@ TEST(ToRpcStatusTest, EveryCodeWithoutDetailsGetsErrorInfoOfItsOwn) {
     EXPECT_FALSE(DetailOf<ErrorInfo>(wire).reason().empty()) << code;
     EXPECT_EQ(DetailOf<ErrorInfo>(wire).domain(), "gabion") << code;
   }
+}
+
+TEST(ToRpcStatusTest, ReasonsOfTheEngineBecomeErrorInfo) {
+  const absl::Status status = WithReason(absl::FailedPreconditionError("held by qemu"),
+                                         {"IMAGE_LOCKED", {{"image", "images/a"}}});
+  const google::rpc::Status wire = ToRpcStatus(status);
+  EXPECT_EQ(wire.details_size(), 2);  // nothing else goes out
+  EXPECT_EQ(DetailOf<ErrorInfo>(wire).reason(), "IMAGE_LOCKED");
+  EXPECT_EQ(DetailOf<ErrorInfo>(wire).metadata().at("image"), "images/a");
+  const auto failure = DetailOf<google::rpc::PreconditionFailure>(wire);
+  EXPECT_EQ(failure.violations(0).subject(), "images/a");
+  EXPECT_EQ(failure.violations(0).type(), "IMAGE_LOCKED");
+}
+
+TEST(ToRpcStatusTest, EveryCodeHasTheDetailThatBelongsToIt) {
+  const absl::Status field = WithReason(absl::InvalidArgumentError("too small"),
+                                        {"SHRINK_NOT_ALLOWED", {{"field", "image.size"}}});
+  EXPECT_EQ(DetailOf<BadRequest>(ToRpcStatus(field)).field_violations(0).field(), "image.size");
+  const absl::Status gone = WithReason(absl::NotFoundError("no file"),
+                                       {"RESOURCE_NOT_FOUND", {{"resource", "images/a"}}});
+  EXPECT_EQ(DetailOf<google::rpc::ResourceInfo>(ToRpcStatus(gone)).resource_type(), "gabion/Image");
+  const google::rpc::Status full = ToRpcStatus(absl::ResourceExhaustedError("no space"));
+  EXPECT_EQ(DetailOf<google::rpc::QuotaFailure>(full).violations(0).description(), "no space");
 }
 
 TEST(ToRpcStatusTest, DefectsKeepTheirSecretsAndGiveARequestId) {

@@ -32,13 +32,12 @@ SessionTraits TraitsOf(const Negotiated& negotiated, const SessionPolicy& policy
   // A limit of "none" is still bounded by what a connection may hold.
   const uint32_t payload = PayloadLimit(negotiated.exported.block_sizes.maximum_payload,
                                         negotiated.block_sizes_requested);
-  return SessionTraits{
-      .size = negotiated.exported.traits.size,
-      .transmission_flags = negotiated.transmission_flags,
-      .maximum_payload = std::min(payload, kMaxDiscardedPayload),
-      .required_alignment = policy.required_alignment,
-      .structured = negotiated.structured,
-      .has_meta_context = !negotiated.meta_contexts.empty()};
+  return SessionTraits{.size = negotiated.exported.traits.size,
+                       .transmission_flags = negotiated.transmission_flags,
+                       .maximum_payload = std::min(payload, kMaxDiscardedPayload),
+                       .required_alignment = policy.required_alignment,
+                       .structured = negotiated.structured,
+                       .has_meta_context = !negotiated.meta_contexts.empty()};
 }
 
 }  // namespace

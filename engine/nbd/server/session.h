@@ -146,8 +146,8 @@ class Session final : private ReplyQueue::Owner {
   std::unique_ptr<CloseTimer> close_timer_;
   bool closing_ = false;
   bool expect_long_payload_ = false;
-  bool broken_ = false;  // nothing can be sent any more
-  std::vector<ReadChunk> chunks_;                // scratch of one call
+  bool broken_ = false;                        // nothing can be sent any more
+  std::vector<ReadChunk> chunks_;              // scratch of one call
   std::vector<StatusDescriptor> descriptors_;  // scratch of one call
   uint64_t violations_ = 0;
   SessionStats stats_;

@@ -115,8 +115,7 @@ void Session::ReplyStatus(const Request& request, const StatusPlan& plan) {
   for (std::size_t i = 0; i < contexts; ++i) {
     descriptors_.clear();
     plan.AppendDescriptors(i, descriptors_);
-    const std::size_t length =
-        kBlockStatusHeaderSize + descriptors_.size() * kDescriptorSize;
+    const std::size_t length = kBlockStatusHeaderSize + descriptors_.size() * kDescriptorSize;
     const bool last = i + 1 == contexts;
     Reply& reply = replies_.New();
     reply.payload = environment_.buffers.Allocate(length);

@@ -127,12 +127,11 @@ Task<void> Session::ServeCache(Request request) {
 Task<void> Session::ServeBlockStatus(Request request) {
   const block::Limits& limits = root_.limits();
   const StatusRequest wanted{.range = RangeOf(request), .one = Has(request, kFlagReqOne)};
-  const StatusOptions options{
-      .granule = ByteCount{policy_.granule},
-      .export_size = traits_.size,
-      .content_size = std::min(traits_.size, limits.content_size()),
-      .layers = limits.layers,
-      .most_descriptors = limits_.max_descriptors};
+  const StatusOptions options{.granule = ByteCount{policy_.granule},
+                              .export_size = traits_.size,
+                              .content_size = std::min(traits_.size, limits.content_size()),
+                              .layers = limits.layers,
+                              .most_descriptors = limits_.max_descriptors};
   StatusPlan plan(wanted, options, operators_);
   {
     // One pass for the whole walk: all contexts come from one version of the disk's tree.

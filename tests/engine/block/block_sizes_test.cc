@@ -170,7 +170,6 @@ TEST(BlockSizesTest, ErrorsNameReasonAndField) {
     if (const auto* error = std::get_if<BlockSizeError>(&result)) {
       EXPECT_EQ(error->field, test.field);
       EXPECT_FALSE(error->metadata.empty());
-      EXPECT_EQ(ToStatus(*error).code(), error->code);
     }
   }
 }

@@ -117,7 +117,9 @@ Task<void> Visit(ReadyQueue& ready, RangeLock& lock, RandomSource& random, Occup
   const RangeLock::Guard guard = co_await lock.Acquire(range, mode);
   for (uint64_t at = range.offset.value; at < range.end().value; ++at) {
     EXPECT_EQ(bytes.exclusive[at], 0);
-    if (mode == kExclusive) EXPECT_EQ(bytes.shared[at], 0);
+    if (mode == kExclusive) {
+      EXPECT_EQ(bytes.shared[at], 0);
+    }
     ++(mode == kShared ? bytes.shared : bytes.exclusive)[at];
   }
   for (uint64_t turns = random.Below(5); turns > 0; --turns) co_await ready.Yield();

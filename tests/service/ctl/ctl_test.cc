@@ -181,6 +181,12 @@ TEST(RenderTest, ErrorsShowTheirDetailsDecodedAndUnknownOnesInBase64) {
             "    {\"@type\":\"type.googleapis.com/no.Such\",\"value\":\"YWJj\"}\n  ]\n}\n");
 }
 
+TEST(RenderTest, MessagesThatAreNoUtf8StillMakeJson) {
+  const std::string json = ErrorJson(grpc::Status(grpc::UNKNOWN, "a\xFFz"));
+  EXPECT_THAT(json, HasSubstr("\"code\": \"UNKNOWN\""));
+  EXPECT_EQ(json.find('\xFF'), std::string::npos) << json;
+}
+
 TEST(RenderTest, WordsForTheShell) {
   EXPECT_EQ(ShellQuote("plain-word_1.0"), "plain-word_1.0");
   EXPECT_EQ(ShellQuote(""), "''");
