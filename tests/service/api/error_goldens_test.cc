@@ -104,7 +104,7 @@ class ErrorGoldensTest : public ServerFixture {
     v1::Export response;
     return Call(*exports_, &v1::ExportService::Stub::CreateExport, request, &response);
   }
-  grpc::Status ServeWhenEngineSays(absl::Status status, const Reason& reason) {
+  grpc::Status ServeWhenEngineSays(absl::Status status, const ErrorReason& reason) {
     engine_->FailNext("CreateExport",
                       WithReason(std::move(status), {std::string(reason.name), {}}));
     return Serve([](v1::Export*) {});
@@ -347,7 +347,7 @@ TEST_F(ErrorGoldensTest, EveryReasonAsAClientSeesIt) {
   const std::set<std::string> kept_for_later = {"FIELD_ORDER", "OPERATION_IN_PROGRESS",
                                                 "CONCURRENT_UPDATE", "REVISION_COMPACTED",
                                                 "PERMISSION_DENIED"};
-  for (const Reason& reason : AllReasons()) {
+  for (const ErrorReason& reason : AllReasons()) {
     const std::string name(reason.name);
     EXPECT_NE(seen_.contains(name), kept_for_later.contains(name)) << name;
   }
