@@ -26,8 +26,6 @@ constexpr ErrorReason kAll[] = {
     reason::kSizeMismatch,
     reason::kImageInUse,
     reason::kImageNotActive,
-    reason::kImageNotWritable,
-    reason::kImageReplaced,
     reason::kImageLocked,
     reason::kImageCorrupt,
     reason::kPathOutsidePool,

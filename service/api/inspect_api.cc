@@ -43,9 +43,15 @@ class MapStream final : public grpc::ServerWriteReactor<v1::MapResponse> {
       if (!status.ok()) return End(status);
     }
     absl::StatusOr<std::optional<v1::MapResponse>> piece = cursor_->Next();
-    if (!piece.ok() || !piece->has_value()) return End(piece.status());
-    piece_ = std::move(**piece);
-    StartWrite(&piece_);
+    if (!piece.ok()) return End(piece.status());
+    if (piece->has_value()) {
+      piece_ = std::move(**piece);
+      StartWrite(&piece_);
+    } else if (cursor_->ended()) {
+      End(absl::OkStatus());
+    } else {
+      PostStep();  // others have their turn in between
+    }
   }
 
   // The image is let go before the client learns that the stream has ended.

@@ -15,7 +15,8 @@
 namespace gabion::service {
 namespace {
 
-constexpr std::size_t kExtentsPerPage = 1024;
+constexpr std::size_t kExtentsPerPage = 1024;  // of the engine, and of an answer
+constexpr int kPagesPerStep = 16;
 constexpr uint32_t kRawLayers = 1;  // nodes of a raw image that can hold allocation
 
 bool IsExport(const std::string& name) { return IsNameOf("gabion/Export", name); }
@@ -99,42 +100,39 @@ absl::Status MapCursor::Fetch() {
   return absl::OkStatus();
 }
 
-v1::MapResponse::Extent MapCursor::Tell(const engine::MapExtent& run) const {
-  v1::MapResponse::Extent extent;
-  extent.set_offset(run.range.offset.value);
-  extent.set_length(run.range.length.value);
-  extent.set_data(!run.zero);
-  extent.set_zero(run.zero);
-  extent.set_allocated(run.allocated);
-  extent.set_depth(run.min_depth);
-  extent.set_maximum_depth(run.max_depth);
-  if (run.layer == 1) extent.set_image(image_);
-  if (run.host_offset != block::kNoHostOffset) extent.set_host_offset(run.host_offset);
-  return extent;
+void MapCursor::Tell(const engine::MapExtent& run, v1::MapResponse::Extent* extent) const {
+  extent->set_offset(run.range.offset.value);
+  extent->set_length(run.range.length.value);
+  extent->set_data(!run.zero);
+  extent->set_zero(run.zero);
+  extent->set_allocated(run.allocated);
+  extent->set_depth(run.min_depth);
+  extent->set_maximum_depth(run.max_depth);
+  if (run.layer == 1) extent->set_image(image_);
+  if (run.host_offset != block::kNoHostOffset) extent->set_host_offset(run.host_offset);
 }
 
 absl::StatusOr<std::optional<v1::MapResponse>> MapCursor::Next() {
-  if (ended_) return std::nullopt;
   v1::MapResponse response;
   response.set_virtual_size_bytes(target_->size().value);
   response.set_granularity_bytes(granularity_);
-  while (results_left_ > 0 && response.extents_size() == 0) {
-    for (const engine::MapExtent& run :
-         merger_.Take(std::min<uint64_t>(results_left_, kExtentsPerPage))) {
-      *response.add_extents() = Tell(run);
-      --results_left_;
+  for (int page = 0; page < kPagesPerStep && !ended_; ++page) {
+    const auto room = kExtentsPerPage - static_cast<std::size_t>(response.extents_size());
+    const auto runs = merger_.Take(std::min<uint64_t>(room, results_left_));
+    for (const engine::MapExtent& run : runs) Tell(run, response.add_extents());
+    results_left_ -= runs.size();
+    if (runs.size() == room) break;
+    if (results_left_ == 0 || fetched_all_) {
+      ended_ = true;
+    } else {
+      EngineCall call;
+      call.image = image_;
+      call.offset_field = offset_field_;
+      RETURN_IF_ERROR(FromEngine(Fetch(), call));
     }
-    if (response.extents_size() > 0) break;
-    if (fetched_all_) break;
-    EngineCall call;
-    call.image = image_;
-    call.offset_field = offset_field_;
-    RETURN_IF_ERROR(FromEngine(Fetch(), call));
   }
-  if (response.extents_size() == 0) {
-    ended_ = true;
-    if (told_something_) return std::nullopt;  // an empty range is told by one empty piece
-  }
+  // An empty range is told by one empty piece.
+  if (response.extents_size() == 0 && !(ended_ && !told_something_)) return std::nullopt;
   told_something_ = true;
   return response;
 }

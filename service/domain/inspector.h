@@ -25,12 +25,14 @@ class MapCursor {
             uint32_t max_results, std::string image, std::string offset_field);
   ~MapCursor();
 
-  // The next piece; nothing after the last one. There is at least one piece.
+  // The next piece, of bounded size and after a bounded amount of work. Nothing: all has been told
+  // if ended(); otherwise there is nothing to tell yet. There is at least one piece.
   absl::StatusOr<std::optional<v1::MapResponse>> Next();
+  bool ended() const { return ended_; }
 
  private:
   absl::Status Fetch();
-  v1::MapResponse::Extent Tell(const engine::MapExtent& run) const;
+  void Tell(const engine::MapExtent& run, v1::MapResponse::Extent* extent) const;
 
   std::unique_ptr<engine::Target> target_;
   const ByteRange range_;

@@ -159,6 +159,9 @@ void FakeEngine::Do(const std::string& method, Callback<T> done, std::function<T
         failure = failures.front();
         failures.pop_front();
       }
+      const bool changes = method != "StatImage" && !method.starts_with("Get") &&
+                           !method.starts_with("List") && method != "CheckExport";
+      if (failure.ok() && gate_ && changes) failure = gate_();
     }
     T result = failure.ok() ? work() : T(failure);
     absl::AnyInvocable<void()&&> answer = [done = std::move(done),
@@ -181,6 +184,11 @@ void FakeEngine::Do(const std::string& method, Callback<T> done, std::function<T
 void FakeEngine::FailNext(const std::string& method, absl::Status status) {
   const std::lock_guard lock(mutex_);
   failures_[method].push_back(std::move(status));
+}
+
+void FakeEngine::SetGate(std::function<absl::Status()> gate) {
+  const std::lock_guard lock(mutex_);
+  gate_ = std::move(gate);
 }
 
 void FakeEngine::Hold(const std::string& method) {

@@ -50,6 +50,8 @@ class FakeEngine final : public engine::Engine {
 
   // The next call of `method`, e.g. "CreateImage", answers `status` and does nothing.
   void FailNext(const std::string& method, absl::Status status);
+  // From now on `gate` is asked before every call that changes something; its error is the answer.
+  void SetGate(std::function<absl::Status()> gate);
   // Calls of `method` are done but not answered until Release().
   void Hold(const std::string& method);
   void Release(const std::string& method);
@@ -114,6 +116,7 @@ class FakeEngine final : public engine::Engine {
   mutable std::mutex mutex_;
   std::condition_variable called_;
   std::map<std::string, int> calls_;
+  std::function<absl::Status()> gate_;
   std::map<std::string, std::deque<absl::Status>> failures_;
   std::map<std::string, std::vector<absl::AnyInvocable<void() &&>>> held_;
   std::map<std::string, std::string> pools_;
