@@ -296,7 +296,7 @@ class WireTest(harness.GabionTestCase):
 class LimitsTest(harness.GabionTestCase):
     """A short deadline for the handshake, and few connections."""
 
-    flags = ("--nbd-handshake-timeout=1s", "--nbd-max-connections=4")
+    flags = ("--handshake-timeout=1", "--max-connections=4")
 
     @classmethod
     def setUpClass(cls):

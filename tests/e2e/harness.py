@@ -189,7 +189,7 @@ class Gabiond:
     def call_raw(self, method, request):
         """Runs gabionctl; `request` may be text that is no JSON."""
         text = request if isinstance(request, str) else json.dumps(request)
-        return run(os.environ["GABION_CTL"], "--socket", self.socket, "call", method, text, ok=False)
+        return run(os.environ["GABION_CTL"], "--server", "unix:" + self.socket, "call", method, text, ok=False)
 
     def call(self, method, request):
         """The reply of a unary method as JSON; CallError if it failed."""
