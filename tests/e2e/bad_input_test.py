@@ -104,7 +104,8 @@ CASES = [
     ("ExportService/DeleteExport", {"name": "exports/nobody"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", None),
     ("ExportService/ListConnections", {"parent": "exports/nobody"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", None),
     ("ExportService/GetConnection", {"name": "exports/there/connections/99999"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", None),
-    ("ExportService/CloseConnection", {"name": "exports/there/connections/x"}, "INVALID_ARGUMENT", "NAME_INVALID", "name"),
+    ("ExportService/CloseConnection", {"name": "exports/there/connections/x"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", None),
+    ("ExportService/CloseConnection", {"name": "exports/there"}, "INVALID_ARGUMENT", "NAME_INVALID", "name"),
 ]
 
 # Which detail a code comes with, besides ErrorInfo.
@@ -159,7 +160,8 @@ class BadInputTest(harness.GabionTestCase):
             "source": "images/coarse",
             "blockSizes": {"minimumBytes": 512, "unalignedRequests": "UNALIGNED_REQUESTS_REJECT"}}})
         self.assertEqual((error.code, error.reason), ("INVALID_ARGUMENT", "BLOCK_SIZE_BELOW_STORAGE"))
-        self.assertEqual((error.metadata["minimum"], error.metadata["determined_by"]), ("4096", "images/coarse"))
+        self.assertEqual((error.metadata["minimum"], error.metadata["determined_by"]), ("512", "images/coarse"))
+        self.assertIn("4096", error.message)
 
     def test_an_image_in_the_way_of_a_full_pool(self):
         """A sparse file as large as the file system allows may be made; a larger one is refused with a reason."""

@@ -131,7 +131,8 @@ class WalkTest(harness.GabionTestCase):
         rng = random.Random(1)
         for minimum in MINIMA:
             with self.subTest(minimum=minimum):
-                handle = self.connect(self.daemon.uri(f"m{minimum}"), contexts=["base:allocation"], block_sizes=False)
+                handle = self.connect(self.daemon.uri(f"m{minimum}"), contexts=["base:allocation"], strict=False,
+                                      block_sizes=False)
                 for _ in range(100):
                     offset = rng.randrange(len(self.content) - 1)
                     length = min(rng.randrange(1, 20000), len(self.content) - offset)

@@ -279,7 +279,7 @@ def parse_error(done):
     at = done.stderr.find("{")
     if at < 0:
         raise AssertionError(f"gabionctl printed no error:\n{done.stdout}\n{done.stderr}")
-    return parse_documents(done.stderr[at:])[0]
+    return json.JSONDecoder().raw_decode(done.stderr, at)[0]
 
 
 def tail(minimum, mode):
@@ -408,5 +408,5 @@ def main(commands=(), modules=("nbd",), limit_s=600):
     result = unittest.main(verbosity=2, exit=False).result
     if not result.wasSuccessful():
         for title, text in _logs:
-            print(f"---- the last lines of the log of {title}", *text.splitlines()[-200:], sep="\n", file=sys.stderr)
+            print(f"---- the last lines of the log of {title}", *text.splitlines()[-40:], sep="\n", file=sys.stderr)
     sys.exit(not result.wasSuccessful())
