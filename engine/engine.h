@@ -111,7 +111,7 @@ struct ExportState {
 struct ConnectionState {
   uint64_t id = 0;  // never reused while the engine lives
   std::string peer;
-  std::chrono::system_clock::time_point connect_time;
+  int64_t connect_time_us = 0;  // microseconds since 1970 by the wall clock
   bool requested_block_sizes = false;
   bool structured_replies = false;
   uint64_t spec_generation = 0;

@@ -44,7 +44,8 @@ struct Extent {
 using ExtentList = std::vector<Extent>;
 
 // Appends `extent`, which starts where `list` ends; merges it into the last one if possible. Empty
-// extents are dropped.
+// extents are dropped. A compressed extent has no byte-wise place in its file, so two of them merge
+// only if neither has a host offset.
 void AppendExtent(ExtentList& list, const Extent& extent);
 
 }  // namespace gabion::block

@@ -22,12 +22,24 @@ struct Limits {
   std::string alignment_from;
   std::string preferred_from;
 
+  // Buffers of Read() and Write() must start on a multiple of this power of two in memory: 1, or
+  // more for files that bypass the page cache. AlignedNode lowers it to 1 by copying.
+  uint32_t memory_alignment = 1;
+
+  // How many of the last bytes of `size` are padding: in no image, read as zeros. Only TailNode
+  // makes padding. Whoever merges block status asks for the bytes before content_size() only and
+  // counts padding as the identity of every merge operator (status rule S-27).
+  ByteCount padding{0};
+
   // Number of layers in the chain that can hold allocation, at least 1: `n` of the status rules.
   uint32_t layers = 1;
 
   bool writable = false;
   // Zero() can be done without writing the zeros, so that it beats a write of the range.
   bool fast_zero = false;
+
+  // Where the bytes of the image end and padding begins.
+  ByteCount content_size() const { return size - padding; }
 };
 
 }  // namespace gabion::block

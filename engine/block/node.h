@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,9 +31,10 @@ struct ZeroOptions {
 // concurrently with each other except Resize() and Close(), which their caller runs alone. Buffers
 // stay valid until the task is done.
 //
-// REQUIRES of every range: within [0, limits().size), and aligned as limits().alignment says. Empty
-// ranges are allowed and do nothing. Errors: the most specific code, with the context of the node
-// that knows it.
+// REQUIRES of every range: within [0, limits().size), and aligned as limits().alignment says; of
+// every buffer: the length of its range, and an address aligned as limits().memory_alignment says.
+// Empty ranges are allowed and do nothing. Errors: the most specific code, with the context of the
+// node that knows it.
 class Node {
  public:
   virtual ~Node() = default;
@@ -67,7 +69,8 @@ class Node {
   // callers ask on from there. REQUIRES: `range` is not empty; needs no alignment.
   Task<absl::StatusOr<ExtentList>> BlockStatus(ByteRange range, std::size_t max_extents);
 
-  // Changes the size; kUnimplemented where the node cannot. Runs alone. New bytes read as zeros.
+  // Changes the size of the image below; kUnimplemented where the node cannot. Runs alone. New
+  // bytes read as zeros.
   Task<absl::Status> Resize(ByteCount size);
 
   // Flushes and lets go of what it holds. Runs alone, last, once; the node only waits for its

@@ -27,8 +27,8 @@ class Stream {
   // the array stay valid until the task is done.
   virtual Task<absl::Status> WriteAll(std::span<const Bytes> pieces) = 0;
 
-  // Ends reading: a read in flight, and every later one once what has arrived is taken, gives 0. Writing goes on. Can be
-  // called again.
+  // Ends reading: a read in flight, and every later one once what has arrived is taken, gives 0.
+  // Writing goes on. Can be called again.
   virtual void ShutdownRead() = 0;
 
   // Ends both directions: a read in flight gives 0 or an error, a write in flight an error. Can be

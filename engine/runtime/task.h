@@ -76,6 +76,8 @@ struct PromiseBase {
 template <typename T>
 class [[nodiscard]] Task {
  public:
+  using value_type = T;
+
   struct promise_type : internal::PromiseBase {
     std::optional<T> value;
     Task get_return_object() {

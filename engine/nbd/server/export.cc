@@ -17,13 +17,13 @@ SessionPolicy PolicyOf(const ExportVersion& version, const Negotiated& negotiate
   const uint32_t minimum = version.info.block_sizes.minimum;
   SessionPolicy policy;
   policy.granule = minimum;
-  if (version.policy.unaligned_requests == Unaligned::kReject ||
-      version.policy.unaligned_requests == Unaligned::kDisconnect) {
+  if (version.effective.unaligned_requests == Unaligned::kReject ||
+      version.effective.unaligned_requests == Unaligned::kDisconnect) {
     const bool bound =
-        negotiated.block_sizes_requested || version.policy.silent_clients == Silent::kEnforce;
+        negotiated.block_sizes_requested || version.effective.silent_clients == Silent::kEnforce;
     policy.required_alignment = bound ? minimum : std::min<uint32_t>(minimum, 512);
-    policy.disconnect_violators = version.policy.unaligned_requests == Unaligned::kDisconnect;
-    policy.violation_budget = version.policy.violation_budget;
+    policy.disconnect_violators = version.effective.unaligned_requests == Unaligned::kDisconnect;
+    policy.violation_budget = version.effective.violation_budget;
   }
   return policy;
 }
@@ -48,6 +48,12 @@ void Export::DropUnusedVersions() {
   std::erase_if(versions_, [current](const std::unique_ptr<ExportVersion>& version) {
     return version.get() != current && version->sessions == 0;
   });
+}
+
+void Export::OnDiskGrown() {
+  for (const auto& version : versions_) {
+    if (version->tail != nullptr) version->tail->Refresh();
+  }
 }
 
 Task<void> Export::MakeReadOnly() {

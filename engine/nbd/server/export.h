@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "engine/block/block_sizes.h"
 #include "engine/block/node.h"
+#include "engine/block/tail_node.h"
 #include "engine/nbd/protocol/export_info.h"
 #include "engine/nbd/server/session.h"
 #include "engine/runtime/task_set.h"
@@ -22,10 +23,9 @@ struct ExportVersion {
   uint64_t id = 0;          // unique in the engine
   uint64_t generation = 0;  // of the export's resource
   ExportInfo info;
-  block::BlockSizePolicy policy;
   block::EffectiveBlockSizes effective;
-  block::Node* root = nullptr;        // what requests go to
-  std::unique_ptr<block::Node> tail;  // owns `root` if that is a node of this version's own
+  block::Node* root = nullptr;            // what requests go to
+  std::unique_ptr<block::TailNode> tail;  // is `root` where the export's size is not the disk's
   uint32_t sessions = 0;
 };
 
@@ -50,6 +50,9 @@ class Export {
 
   // New connections get `version` from now on. Older versions live as long as their sessions.
   void Publish(std::unique_ptr<ExportVersion> version);
+
+  // The disk below has become longer: tells the nodes of every version.
+  void OnDiskGrown();
 
   // Refuses writes of every connection from now on; done when no write is in flight any more.
   Task<void> MakeReadOnly();

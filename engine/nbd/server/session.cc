@@ -23,15 +23,21 @@ constexpr std::size_t kReceiveBuffer = 64 * kKiB;
 constexpr uint32_t kLongPayload = 16 * kKiB;
 constexpr std::size_t kShortReceive = 512;
 
+block::MergeOperator OperatorOf(const MetaContext& context) {
+  CHECK(context.name == kBaseAllocation);  // the only context that exports offer
+  return block::MergeOperator::kAllocation;
+}
+
 SessionTraits TraitsOf(const Negotiated& negotiated, const SessionPolicy& policy) {
-  return SessionTraits{
-      .size = negotiated.exported.traits.size,
-      .transmission_flags = negotiated.transmission_flags,
-      .maximum_payload = PayloadLimit(negotiated.exported.block_sizes.maximum_payload,
-                                      negotiated.block_sizes_requested),
-      .required_alignment = policy.required_alignment,
-      .structured = negotiated.structured,
-      .has_meta_context = !negotiated.meta_contexts.empty()};
+  // A limit of "none" is still bounded by what a connection may hold.
+  const uint32_t payload = PayloadLimit(negotiated.exported.block_sizes.maximum_payload,
+                                        negotiated.block_sizes_requested);
+  return SessionTraits{.size = negotiated.exported.traits.size,
+                       .transmission_flags = negotiated.transmission_flags,
+                       .maximum_payload = std::min(payload, kMaxDiscardedPayload),
+                       .required_alignment = policy.required_alignment,
+                       .structured = negotiated.structured,
+                       .has_meta_context = !negotiated.meta_contexts.empty()};
 }
 
 }  // namespace
@@ -64,6 +70,9 @@ Session::Session(const SessionEnvironment& environment, const SessionLimits& lim
       requests_(environment.reactor.ready()),
       freed_(environment.reactor.ready()) {
   CHECK(IsMultiple(traits_.size.value, policy.granule));  // invariant I2 of the block sizes
+  for (const MetaContext& context : negotiated_.meta_contexts) {
+    operators_.push_back(OperatorOf(context));
+  }
 }
 
 Session::~Session() = default;

@@ -20,7 +20,9 @@
 #include "engine/nbd/protocol/handshake.h"
 #include "engine/nbd/protocol/request.h"
 #include "engine/nbd/server/budget.h"
+#include "engine/nbd/server/read_reply.h"
 #include "engine/nbd/server/reply_queue.h"
+#include "engine/nbd/server/status_reply.h"
 #include "engine/runtime/buffer_pool.h"
 #include "engine/runtime/event.h"
 #include "engine/runtime/reactor.h"
@@ -104,6 +106,7 @@ class Session final : private ReplyQueue::Owner {
   void Start(const Request& request, runtime::Buffer payload, uint64_t held);
 
   // session_requests.cc: one coroutine per command.
+  bool RefuseWrite(const Request& request, uint64_t held);
   Task<void> ServeRead(Request request, uint64_t held);
   Task<void> ServeLongRead(Request request, uint64_t held);
   Task<void> ServeWrite(Request request, runtime::Buffer payload, uint64_t held);
@@ -118,12 +121,15 @@ class Session final : private ReplyQueue::Owner {
   void ReplyError(const Request& request, ErrorCode error, std::string_view message, uint64_t held);
   void ReplyData(const Request& request, ByteRange range, runtime::Buffer data, bool last,
                  uint64_t held);
+  void AppendReadChunks(Reply& reply, const Request& request, ByteRange range, bool last);
+  void ReplyStatus(const Request& request, const StatusPlan& plan);
 
   const SessionEnvironment environment_;
   const SessionLimits limits_;
   const SessionPolicy policy_;
   const Negotiated negotiated_;
   SessionTraits traits_;
+  std::vector<block::MergeOperator> operators_;  // of the selected contexts, in their order
   block::Node& root_;
   runtime::Turnstile& gate_;
   const std::unique_ptr<io::Stream> stream_;
@@ -140,7 +146,9 @@ class Session final : private ReplyQueue::Owner {
   std::unique_ptr<CloseTimer> close_timer_;
   bool closing_ = false;
   bool expect_long_payload_ = false;
-  bool broken_ = false;  // nothing can be sent any more
+  bool broken_ = false;                        // nothing can be sent any more
+  std::vector<ReadChunk> chunks_;              // scratch of one call
+  std::vector<StatusDescriptor> descriptors_;  // scratch of one call
   uint64_t violations_ = 0;
   SessionStats stats_;
 };

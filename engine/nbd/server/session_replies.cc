@@ -1,7 +1,7 @@
 // What a session answers, as bytes.
 #include <utility>
 
-#include "engine/base/check.h"
+#include "engine/base/text.h"
 #include "engine/nbd/protocol/codec.h"
 #include "engine/nbd/protocol/errors.h"
 #include "engine/nbd/server/read_reply.h"
@@ -79,6 +79,58 @@ void Session::ReplyData(const Request& request, ByteRange range, runtime::Buffer
   }
   AppendReadChunks(reply, request, range, last);
   replies_.Push(reply);
+}
+
+void Session::AppendReadChunks(Reply& reply, const Request& request, ByteRange range, bool last) {
+  const ReadReplyOptions options{.granule = ByteCount{policy_.granule},
+                                 .maximum_payload = ByteCount{traits_.maximum_payload},
+                                 .one_chunk = (request.flags & kFlagDf) != 0};
+  PlanReadChunks(range.offset, reply.payload.bytes(), options, chunks_);
+  MutableBytes room = reply.head;
+  const std::size_t needed = chunks_.size() * kHoleChunkSize;  // the larger of the two headers
+  if (needed > room.size()) {
+    reply.heads = environment_.buffers.Allocate(needed);
+    room = reply.heads.bytes();
+  }
+  for (const ReadChunk& chunk : chunks_) {
+    const Last final_chunk{last && &chunk == &chunks_.back()};
+    const auto length = static_cast<uint32_t>(chunk.range.length.value);
+    if (chunk.hole) {
+      const auto head = Take<kHoleChunkSize>(room);
+      EncodeHoleChunk(head, request.cookie, final_chunk, chunk.range.offset, length);
+      reply.pieces.push_back(head);
+    } else {
+      const auto head = Take<kDataChunkHeaderSize>(room);
+      EncodeDataChunkHeader(head, request.cookie, final_chunk, chunk.range.offset, length);
+      const uint64_t begin = (chunk.range.offset - range.offset).value;
+      reply.pieces.push_back(head);
+      reply.pieces.push_back(Bytes(reply.payload.bytes()).subspan(begin, length));
+    }
+  }
+}
+
+// One chunk per selected context, in the order of the negotiation.
+void Session::ReplyStatus(const Request& request, const StatusPlan& plan) {
+  const std::size_t contexts = negotiated_.meta_contexts.size();
+  for (std::size_t i = 0; i < contexts; ++i) {
+    descriptors_.clear();
+    plan.AppendDescriptors(i, descriptors_);
+    const std::size_t length = kBlockStatusHeaderSize + descriptors_.size() * kDescriptorSize;
+    const bool last = i + 1 == contexts;
+    Reply& reply = replies_.New();
+    reply.payload = environment_.buffers.Allocate(length);
+    MutableBytes room = reply.payload.bytes();
+    EncodeBlockStatusHeader(Take<kBlockStatusHeaderSize>(room), request.cookie, Last{last},
+                            negotiated_.meta_contexts[i].id,
+                            static_cast<uint32_t>(descriptors_.size()));
+    for (const StatusDescriptor& descriptor : descriptors_) {
+      EncodeDescriptor(Take<kDescriptorSize>(room), static_cast<uint32_t>(descriptor.length),
+                       static_cast<uint32_t>(descriptor.status));
+    }
+    reply.pieces.push_back(Bytes(reply.payload.bytes()));
+    reply.completes = last;
+    replies_.Push(reply);
+  }
 }
 
 }  // namespace gabion::nbd

@@ -23,7 +23,7 @@ bool Has(const Request& request, uint16_t flag) { return (request.flags & flag) 
 bool Session::RefuseWrite(const Request& request, uint64_t held) {
   if ((traits_.transmission_flags & kReadOnly) == 0) return false;
   ++stats_.rejected_requests;
-  ReplyError(request, ErrorCode::kPerm, "the export has become read-only", held);
+  ReplyError(request, ErrorCode::kEperm, "the export has become read-only", held);
   return true;
 }
 
@@ -122,6 +122,37 @@ Task<void> Session::ServeCache(Request request) {
     status = co_await root_.Cache(RangeOf(request));
   }
   ReplyDone(request, status, 0);
+}
+
+Task<void> Session::ServeBlockStatus(Request request) {
+  const block::Limits& limits = root_.limits();
+  const StatusRequest wanted{.range = RangeOf(request), .one = Has(request, kFlagReqOne)};
+  const StatusOptions options{.granule = ByteCount{policy_.granule},
+                              .export_size = traits_.size,
+                              .content_size = std::min(traits_.size, limits.content_size()),
+                              .layers = limits.layers,
+                              .most_descriptors = limits_.max_descriptors};
+  StatusPlan plan(wanted, options, operators_);
+  {
+    // One pass for the whole walk: all contexts come from one version of the disk's tree.
+    const runtime::Turnstile::Pass pass = co_await gate_.Enter();
+    while (!plan.done()) {
+      absl::StatusOr<block::ExtentList> extents =
+          co_await root_.BlockStatus(plan.wanted(), kExtentsPerStep);
+      if (extents.ok()) {
+        plan.Feed(*extents);
+      } else {
+        plan.FeedUnknown();
+      }
+    }
+  }
+  for (std::size_t i = 0; i < operators_.size(); ++i) {
+    if (plan.has_answer(i)) continue;
+    ReplyError(request, ErrorCode::kEio,
+               negotiated_.meta_contexts[i].name + ": the status of this range is not known", 0);
+    co_return;
+  }
+  ReplyStatus(request, plan);
 }
 
 }  // namespace gabion::nbd

@@ -1,0 +1,60 @@
+#include "engine/export_version.h"
+
+#include <utility>
+#include <variant>
+
+#include "engine/base/reason.h"
+#include "engine/block/block_sizes.h"
+#include "engine/block/tail_node.h"
+#include "engine/nbd/protocol/meta_context.h"
+
+namespace gabion::engine {
+namespace {
+
+nbd::ExportInfo InfoOf(const ExportSpec& spec, const block::EffectiveBlockSizes& effective,
+                       const block::Limits& limits) {
+  nbd::ExportInfo info;
+  info.name = spec.nbd_name;
+  info.description = spec.description;
+  info.traits.size = effective.export_size;
+  info.traits.read_only = spec.read_only;
+  info.traits.can_fast_zero = limits.fast_zero;
+  info.block_sizes.minimum = effective.minimum.bytes;
+  info.block_sizes.preferred = effective.preferred.bytes;
+  info.block_sizes.maximum_payload = effective.maximum_payload.bytes;
+  info.meta_contexts = {std::string(nbd::kBaseAllocation)};
+  info.refuse_silent_clients = effective.silent_clients == block::SilentClients::kRefuse;
+  return info;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> MakeExportVersion(const ExportSpec& spec,
+                                                                      Image& image,
+                                                                      uint64_t version_id,
+                                                                      runtime::ReadyQueue& ready) {
+  // The sizes follow from what the storage needs, not from the byte-addressable node that hides it.
+  block::Limits storage = image.storage_limits();
+  storage.size = image.root().limits().size;
+  const auto resolved = block::ResolveBlockSizes(spec.block_sizes, storage, spec.image.name);
+  if (const auto* error = std::get_if<block::BlockSizeError>(&resolved)) {
+    Reason reason{std::string(error->reason), error->metadata};
+    reason.metadata.emplace_back("field", "export.block_sizes." + error->field);
+    return WithReason(absl::Status(error->code, error->message), reason);
+  }
+  auto version = std::make_unique<nbd::ExportVersion>();
+  version->id = version_id;
+  version->generation = spec.generation;
+  version->effective = std::get<block::EffectiveBlockSizes>(resolved);
+  version->info = InfoOf(spec, version->effective, image.root().limits());
+  version->root = &image.root();
+  if (version->effective.tail_node.has_value()) {
+    version->tail =
+        std::make_unique<block::TailNode>(image.root(), *version->effective.tail_node,
+                                          ByteCount{version->effective.minimum.bytes}, ready);
+    version->root = version->tail.get();
+  }
+  return version;
+}
+
+}  // namespace gabion::engine

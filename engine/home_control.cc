@@ -1,0 +1,211 @@
+// What the control plane asks of the home shard: pools, images, and the list of exports.
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/reason.h"
+#include "engine/base/status_macros.h"
+#include "engine/call_on.h"
+#include "engine/home.h"
+#include "engine/image_files.h"
+
+namespace gabion::engine {
+namespace {
+
+absl::Status NotFound(const std::string& name) {
+  return WithReason(absl::NotFoundError(absl::StrCat(name, " does not exist")),
+                    {"RESOURCE_NOT_FOUND", {{"resource", name}}});
+}
+
+absl::Status Exists(const std::string& name, const std::string& field) {
+  return WithReason(absl::AlreadyExistsError(absl::StrCat(name, " is served already")),
+                    {"RESOURCE_EXISTS", {{"resource", name}, {"field", field}}});
+}
+
+}  // namespace
+
+absl::Status Home::AddPool(std::string name, std::unique_ptr<io::Directory> directory) {
+  const auto [place, added] = pools_.try_emplace(std::move(name), std::move(directory));
+  if (!added) return absl::AlreadyExistsError(absl::StrCat(place->first, " exists already"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<const io::Directory*> Home::PoolOf(const std::string& name) const {
+  const auto found = pools_.find(name);
+  if (found == pools_.end()) return NotFound(name);
+  return found->second.get();
+}
+
+Task<absl::StatusOr<const io::Directory*>> Home::FindPool(std::string name) {
+  return Task<absl::StatusOr<const io::Directory*>>(PoolOf(name));
+}
+
+Task<absl::StatusOr<PoolInfo>> Home::GetPool(std::string name) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(name));
+  absl::StatusOr<io::DirectorySpace> space =
+      co_await workers_.Run([pool] { return pool->Space(); });
+  if (!space.ok()) co_return Annotate(space.status(), name);
+  co_return PoolInfo{.size = space->size,
+                     .available = space->available,
+                     .punch_holes = space->punch_holes,
+                     .direct_io = space->direct_io};
+}
+
+Task<absl::StatusOr<ImageInfo>> Home::CreateImage(ImageSpec spec, ByteCount size) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
+  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
+  absl::StatusOr<ImageInfo> info =
+      co_await workers_.Run([&] { return CreateImageFile(*pool, spec, size); });
+  co_return info;
+}
+
+Task<absl::StatusOr<ImageInfo>> Home::ImportImage(ImageSpec spec, std::string source_file,
+                                                  bool move) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
+  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
+  absl::StatusOr<ImageInfo> info =
+      co_await workers_.Run([&] { return ImportImageFile(*pool, spec, source_file, move); });
+  co_return info;
+}
+
+Task<absl::StatusOr<ImageInfo>> Home::StatImage(ImageSpec spec) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
+  absl::StatusOr<ImageInfo> info =
+      co_await workers_.Run([&] { return StatImageFile(*pool, spec); });
+  co_return info;
+}
+
+Task<absl::StatusOr<ImageInfo>> Home::GrowImage(ImageSpec spec, ByteCount size) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
+  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
+  ShardServer& server = ServerOf(spec.name);
+  auto call = [&server, &spec, size, pool] { return server.GrowImage(spec, size, pool); };
+  absl::StatusOr<ImageInfo> grown = co_await CallOn(shard_, server.shard(), server.tasks(), call);
+  if (!grown.ok()) co_return grown.status();
+  absl::StatusOr<ImageInfo> info =
+      co_await workers_.Run([&] { return StatImageFile(*pool, spec); });
+  co_return info;
+}
+
+Task<absl::Status> Home::DeleteImage(ImageSpec spec) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
+  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
+  ShardServer& server = ServerOf(spec.name);
+  auto call = [&server, &spec] { return server.CheckUnused(spec.name); };
+  const absl::Status unused = co_await CallOn(shard_, server.shard(), server.tasks(), call);
+  if (!unused.ok()) co_return unused;
+  // Whoever opens it from here on finds no file: exports and targets open by name.
+  absl::Status deleted = co_await workers_.Run([&] { return DeleteImageFile(*pool, spec); });
+  co_return deleted;
+}
+
+absl::Status Home::CheckNames(const ExportSpec& spec) const {
+  if (exports_.contains(spec.name)) return Exists(spec.name, "export_id");
+  const auto holder = by_wire_name_.find(spec.nbd_name);
+  if (holder == by_wire_name_.end()) return absl::OkStatus();
+  return WithReason(
+      absl::AlreadyExistsError(
+          absl::StrCat("the wire name '", spec.nbd_name, "' belongs to ", holder->second)),
+      {"RESOURCE_EXISTS", {{"resource", holder->second}, {"field", "export.nbd_name"}}});
+}
+
+Task<absl::StatusOr<ExportState>> Home::CreateExport(ExportSpec spec) {
+  const KeyedMutex::Lock turn = co_await export_turn_.Acquire(spec.name);
+  CO_RETURN_IF_ERROR(CheckNames(spec));
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.image.pool));
+  Known known;
+  known.nbd_name = spec.nbd_name;
+  known.image_name = spec.image.name;
+  known.pool = spec.image.pool;
+  exports_.emplace(spec.name, std::move(known));
+  by_wire_name_.emplace(spec.nbd_name, spec.name);
+  ShardServer& server = ServerOf(spec.image.name);
+  auto call = [&server, &spec, pool] { return server.CreateExport(spec, pool); };
+  absl::StatusOr<ExportState> state = co_await CallOn(shard_, server.shard(), server.tasks(), call);
+  if (!state.ok()) {
+    by_wire_name_.erase(spec.nbd_name);
+    exports_.erase(spec.name);
+  }
+  co_return state;
+}
+
+absl::StatusOr<ShardServer*> Home::ServerOfExport(const std::string& export_name) const {
+  const auto found = exports_.find(export_name);
+  if (found == exports_.end()) return NotFound(export_name);
+  return &ServerOf(found->second.image_name);
+}
+
+Task<absl::StatusOr<ExportState>> Home::UpdateExport(ExportSpec spec) {
+  const KeyedMutex::Lock turn = co_await export_turn_.Acquire(spec.name);
+  CO_ASSIGN_OR_RETURN(ShardServer* const server, ServerOfExport(spec.name));
+  const Known& known = exports_.at(spec.name);
+  if (known.nbd_name != spec.nbd_name || known.image_name != spec.image.name) {
+    co_return WithReason(
+        absl::InvalidArgumentError(
+            absl::StrCat(spec.name, ": the wire name and the image of an export do not change")),
+        {"FIELD_IMMUTABLE",
+         {{"field", known.nbd_name != spec.nbd_name ? "export.nbd_name" : "export.source"}}});
+  }
+  auto call = [server, &spec] { return server->UpdateExport(spec); };
+  absl::StatusOr<ExportState> state =
+      co_await CallOn(shard_, server->shard(), server->tasks(), call);
+  co_return state;
+}
+
+Task<absl::StatusOr<ExportState>> Home::CheckExport(ExportSpec spec) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.image.pool));
+  ShardServer& server = ServerOf(spec.image.name);
+  auto call = [&server, &spec, pool] { return server.CheckExport(spec, pool); };
+  absl::StatusOr<ExportState> state = co_await CallOn(shard_, server.shard(), server.tasks(), call);
+  co_return state;
+}
+
+Task<absl::Status> Home::DeleteExport(std::string name, DeleteMode mode) {
+  const KeyedMutex::Lock turn = co_await export_turn_.Acquire(name);
+  CO_ASSIGN_OR_RETURN(ShardServer* const server, ServerOfExport(name));
+  // Out of sight first, so that nobody arrives while it closes.
+  exports_.at(name).published = false;
+  auto call = [server, &name, mode] { return server->DeleteExport(name, mode); };
+  const absl::Status deleted = co_await CallOn(shard_, server->shard(), server->tasks(), call);
+  if (!deleted.ok()) {
+    exports_.at(name).published = true;
+    co_return deleted;
+  }
+  by_wire_name_.erase(exports_.at(name).nbd_name);
+  exports_.erase(name);
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<ExportState>> Home::GetExport(std::string name) {
+  CO_ASSIGN_OR_RETURN(ShardServer* const server, ServerOfExport(name));
+  auto call = [server, &name] { return server->GetExport(name); };
+  absl::StatusOr<ExportState> state =
+      co_await CallOn(shard_, server->shard(), server->tasks(), call);
+  co_return state;
+}
+
+Task<absl::StatusOr<std::vector<ConnectionState>>> Home::ListConnections(std::string name) {
+  CO_ASSIGN_OR_RETURN(ShardServer* const server, ServerOfExport(name));
+  auto call = [server, &name] { return server->ListConnections(name); };
+  absl::StatusOr<std::vector<ConnectionState>> connections =
+      co_await CallOn(shard_, server->shard(), server->tasks(), call);
+  co_return connections;
+}
+
+Task<absl::Status> Home::CloseConnection(std::string name, uint64_t id) {
+  CO_ASSIGN_OR_RETURN(ShardServer* const server, ServerOfExport(name));
+  auto call = [server, &name, id] { return server->CloseConnection(name, id); };
+  const absl::Status closed = co_await CallOn(shard_, server->shard(), server->tasks(), call);
+  co_return closed;
+}
+
+Task<absl::StatusOr<ExportSpec>> Home::SpecOf(std::string export_name) {
+  CO_ASSIGN_OR_RETURN(ShardServer* const server, ServerOfExport(export_name));
+  auto call = [server, &export_name] {
+    return Task<absl::StatusOr<ExportSpec>>(server->SpecOf(export_name));
+  };
+  absl::StatusOr<ExportSpec> spec = co_await CallOn(shard_, server->shard(), server->tasks(), call);
+  co_return spec;
+}
+
+}  // namespace gabion::engine

@@ -1,0 +1,90 @@
+#include "engine/image.h"
+
+#include <utility>
+
+#include "engine/base/check.h"
+#include "engine/base/reason.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/text.h"
+
+namespace gabion::engine {
+
+absl::Status LockImage(const std::string& name, io::FileLock& lock, io::LockMode mode) {
+  const absl::Status locked = lock.Acquire(mode);
+  if (locked.ok() || locked.code() != absl::StatusCode::kFailedPrecondition) {
+    return Annotate(locked, name);
+  }
+  const absl::optional<absl::Cord> byte = locked.GetPayload(AsAbsl(io::kLockBytePayload));
+  const std::string perm_byte = byte.has_value() ? std::string(*byte) : std::string();
+  return WithReason(Annotate(locked, name),
+                    {"IMAGE_LOCKED", {{"image", name}, {"perm-byte", perm_byte}}});
+}
+
+ImageRoot::ImageRoot(block::Node& child, runtime::ReadyQueue& ready)
+    : block::FilterNode(child), growing_(ready) {}
+
+Task<absl::Status> ImageRoot::DoResize(ByteCount size) {
+  const KeyedMutex::Lock lock = co_await growing_.Acquire("");
+  if (limits().size >= size) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(co_await block::FilterNode::DoResize(size));
+  if (observer_ != nullptr) observer_->OnGrown();
+  co_return absl::OkStatus();
+}
+
+Image::Image(ImageSpec spec, Parts parts, runtime::ReadyQueue& ready, GrowthObserver& observer)
+    : spec_(std::move(spec)),
+      parts_(std::move(parts)),
+      root_(parts_.aligned != nullptr ? *parts_.aligned : *parts_.format, ready),
+      observer_(observer) {
+  root_.SetObserver(this);
+}
+
+Image::~Image() {
+  CHECK(closed_);
+  CHECK_EQ(users_, 0u);
+}
+
+absl::Status Image::AddUser(bool writing) {
+  if (writing) {
+    if (!root_.limits().writable) {
+      return WithReason(
+          absl::FailedPreconditionError("the image's file cannot be opened for writing"),
+          {"IMAGE_NOT_WRITABLE", {{"image", spec_.name}}});
+    }
+    if (writers_ == 0) {
+      RETURN_IF_ERROR(LockImage(spec_.name, parts_.lock, io::LockMode::kWriter));
+    }
+    ++writers_;
+  }
+  ++users_;
+  return absl::OkStatus();
+}
+
+void Image::RemoveUser(bool writing) {
+  CHECK_GT(users_, 0u);
+  --users_;
+  if (!writing) return;
+  CHECK_GT(writers_, 0u);
+  if (--writers_ > 0) return;
+  // To hold less than before cannot conflict with anybody.
+  const absl::Status kept = parts_.lock.Acquire(io::LockMode::kReader);
+  CHECK(kept.ok());
+}
+
+Task<absl::Status> Image::Grow(ByteCount size) { return root_.Resize(size); }
+
+Task<absl::Status> Image::Close() {
+  CHECK(!closed_);
+  closed_ = true;
+  absl::Status status = co_await root_.Close();
+  if (parts_.aligned != nullptr) {
+    const absl::Status aligned = co_await parts_.aligned->Close();
+    status.Update(aligned);
+  }
+  const absl::Status format = co_await parts_.format->Close();
+  status.Update(format);
+  parts_.lock_fd = io::UniqueFd();
+  co_return status;
+}
+
+}  // namespace gabion::engine

@@ -1,0 +1,99 @@
+// An image that is open on a shard: its file, its locks, and the disk that everything above shares.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/block/filter_node.h"
+#include "engine/block/node.h"
+#include "engine/engine.h"
+#include "engine/io/file_lock.h"
+#include "engine/io/unique_fd.h"
+#include "engine/keyed_mutex.h"
+#include "engine/runtime/task.h"
+
+namespace gabion::engine {
+
+// Takes the locks of `mode` on an image's file; a conflict is kFailedPrecondition IMAGE_LOCKED.
+absl::Status LockImage(const std::string& name, io::FileLock& lock, io::LockMode mode);
+
+// The top of an image's own nodes: byte-addressable, and the one place where the image grows.
+// Growth is serialized, is never undone by a smaller one that came at the same time, and may run
+// beside reads and writes, which raw files allow.
+class ImageRoot final : public block::FilterNode {
+ public:
+  class Observer {
+   public:
+    virtual void OnGrown() = 0;
+
+   protected:
+    ~Observer() = default;
+  };
+
+  ImageRoot(block::Node& child, runtime::ReadyQueue& ready);
+
+  void SetObserver(Observer* observer) { observer_ = observer; }
+
+ private:
+  Task<absl::Status> DoResize(ByteCount size) override;
+
+  KeyedMutex growing_;
+  Observer* observer_ = nullptr;
+};
+
+// Owned by its shard's server; used on the shard. Close() comes before destruction.
+class Image final : private ImageRoot::Observer {
+ public:
+  // What of the node tree the image is made of, from the bottom. The reader's locks have been
+  // taken.
+  struct Parts {
+    std::unique_ptr<block::Node> format;
+    std::unique_ptr<block::Node> aligned;  // may be null
+    io::UniqueFd lock_fd;  // a descriptor of the file's open description, which holds the locks
+    io::FileLock lock;     // over lock_fd
+  };
+
+  class GrowthObserver {
+   public:
+    virtual void OnImageGrown(Image& image) = 0;
+
+   protected:
+    ~GrowthObserver() = default;
+  };
+
+  Image(ImageSpec spec, Parts parts, runtime::ReadyQueue& ready, GrowthObserver& observer);
+  ~Image();
+  Image(const Image&) = delete;
+  Image& operator=(const Image&) = delete;
+
+  const ImageSpec& spec() const { return spec_; }
+  // Alignment 1; limits().alignment_from and friends of the storage are in storage_limits().
+  block::Node& root() { return root_; }
+  const block::Limits& storage_limits() const { return parts_.format->limits(); }
+
+  // Users hold the image open. A writing user also makes it take the writer's locks.
+  // kFailedPrecondition IMAGE_LOCKED if another process holds it.
+  absl::Status AddUser(bool writing);
+  void RemoveUser(bool writing);
+  uint32_t users() const { return users_; }
+
+  // Makes the image at least `size` bytes large.
+  Task<absl::Status> Grow(ByteCount size);
+  Task<absl::Status> Close();
+
+ private:
+  void OnGrown() override { observer_.OnImageGrown(*this); }
+
+  const ImageSpec spec_;
+  Parts parts_;
+  ImageRoot root_;
+  GrowthObserver& observer_;
+  uint32_t users_ = 0;
+  uint32_t writers_ = 0;
+  bool closed_ = false;
+};
+
+}  // namespace gabion::engine

@@ -1,0 +1,212 @@
+// The exports of a shard.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+#include "engine/base/reason.h"
+#include "engine/base/status_macros.h"
+#include "engine/shard_server.h"
+
+namespace gabion::engine {
+namespace {
+
+absl::Status NoSuchExport(const std::string& name) {
+  return WithReason(absl::NotFoundError(absl::StrCat(name, " is not served")),
+                    {"RESOURCE_NOT_FOUND", {{"resource", name}}});
+}
+
+ExportSink::Entry EntryOf(const ExportSpec& spec, const nbd::ExportVersion& version) {
+  ExportSink::Entry entry;
+  entry.version_id = version.id;
+  entry.info = version.info;
+  entry.enabled = spec.enabled;
+  entry.transport = spec.transport;
+  entry.max_connections = spec.max_connections;
+  return entry;
+}
+
+}  // namespace
+
+absl::StatusOr<ShardServer::Served*> ShardServer::Find(const std::string& name) {
+  const auto found = exports_.find(name);
+  if (found == exports_.end()) return NoSuchExport(name);
+  return found->second.get();
+}
+
+ExportState ShardServer::StateOf(const nbd::ExportVersion& version) const {
+  ExportState state;
+  state.effective = version.effective;
+  state.generation = version.generation;
+  return state;
+}
+
+ExportState ShardServer::StateOf(const Served& served) const {
+  const nbd::ExportVersion& current = served.exported.current();
+  ExportState state = StateOf(current);
+  state.connection_count = static_cast<uint32_t>(served.exported.sessions());
+  for (const nbd::SessionReport& report : served.exported.Sessions()) {
+    const nbd::ExportInfo& told = report.session->negotiated().exported;
+    state.sizes_propagated &= told.block_sizes == current.info.block_sizes &&
+                              told.traits.size == current.info.traits.size;
+    state.read_only_propagated &= told.traits.read_only == current.info.traits.read_only;
+  }
+  return state;
+}
+
+absl::Status ShardServer::PublishVersion(Served& served) {
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<nbd::ExportVersion> version,
+      MakeExportVersion(served.spec, *served.image, next_version_++, shard_.reactor().ready()));
+  served.exported.Publish(std::move(version));
+  sink_.Publish(served.spec.name, EntryOf(served.spec, served.exported.current()));
+  return absl::OkStatus();
+}
+
+Task<absl::StatusOr<ExportState>> ShardServer::CreateExport(ExportSpec spec,
+                                                            const io::Directory* pool) {
+  CHECK(!exports_.contains(spec.name));  // home lets each name through once
+  const bool writing = !spec.read_only;
+  CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(spec.image, pool, writing));
+  auto served = std::make_unique<Served>(*this, environment_, session_limits_);
+  served->spec = std::move(spec);
+  served->image = image;
+  const absl::Status published = PublishVersion(*served);
+  if (!published.ok()) {
+    co_await ReleaseImage(image, writing);
+    co_return published;
+  }
+  const ExportState state = StateOf(*served);
+  const std::string name = served->spec.name;
+  exports_.emplace(name, std::move(served));
+  co_return state;
+}
+
+Task<absl::StatusOr<ExportState>> ShardServer::UpdateExport(ExportSpec spec) {
+  CO_ASSIGN_OR_RETURN(Served* const served, Find(spec.name));
+  const bool was_writing = !served->spec.read_only;
+  const bool writing = !spec.read_only;
+  if (writing && !was_writing) CO_RETURN_IF_ERROR(served->image->AddUser(true));
+  const ExportSpec before = std::exchange(served->spec, std::move(spec));
+  const absl::Status published = PublishVersion(*served);
+  if (!published.ok()) {
+    served->spec = before;
+    if (writing && !was_writing) served->image->RemoveUser(true);
+    co_return published;
+  }
+  if (writing && !was_writing) served->image->RemoveUser(false);  // the reader that it was
+  if (!writing && was_writing) {
+    co_await served->exported.MakeReadOnly();
+    CO_RETURN_IF_ERROR(served->image->AddUser(false));
+    served->image->RemoveUser(true);
+  }
+  co_return StateOf(*served);
+}
+
+Task<absl::StatusOr<ExportState>> ShardServer::CheckExport(ExportSpec spec,
+                                                           const io::Directory* pool) {
+  const bool writing = !spec.read_only;
+  CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(spec.image, pool, writing));
+  absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> version =
+      MakeExportVersion(spec, *image, 0, shard_.reactor().ready());
+  ExportState state;
+  if (version.ok()) {
+    state = StateOf(**version);
+    version->reset();  // its nodes stand on the image
+  }
+  co_await ReleaseImage(image, writing);
+  if (!version.ok()) co_return version.status();
+  co_return state;
+}
+
+Task<absl::Status> ShardServer::DeleteExport(std::string name, DeleteMode mode) {
+  CO_ASSIGN_OR_RETURN(Served* const served, Find(name));
+  if (mode == DeleteMode::kSafe && served->exported.sessions() > 0) {
+    co_return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(name, " has ", served->exported.sessions(),
+                                                   " connections; close them first")),
+        {"EXPORT_HAS_CONNECTIONS", {{"export", name}}});
+  }
+  co_await served->exported.Close();
+  Image* const image = served->image;
+  const bool writing = !served->spec.read_only;
+  exports_.erase(name);
+  co_await ReleaseImage(image, writing);
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<ExportState>> ShardServer::GetExport(std::string name) {
+  CO_ASSIGN_OR_RETURN(const Served* const served, Find(name));
+  co_return StateOf(*served);
+}
+
+Task<absl::StatusOr<std::vector<ConnectionState>>> ShardServer::ListConnections(std::string name) {
+  CO_ASSIGN_OR_RETURN(const Served* const served, Find(name));
+  std::vector<ConnectionState> connections;
+  for (const nbd::SessionReport& report : served->exported.Sessions()) {
+    const nbd::Negotiated& negotiated = report.session->negotiated();
+    const nbd::BlockSizes& sizes = negotiated.exported.block_sizes;
+    ConnectionState state;
+    state.id = report.id;
+    state.peer = report.session->peer();
+    state.connect_time_us = report.connect_time_us;
+    state.requested_block_sizes = negotiated.block_sizes_requested;
+    state.structured_replies = negotiated.structured;
+    state.spec_generation = report.generation;
+    state.unaligned_requests = report.session->stats().unaligned_requests;
+    state.rejected_requests = report.session->stats().rejected_requests;
+    state.minimum_bytes = sizes.minimum;
+    state.preferred_bytes = sizes.preferred;
+    state.maximum_payload_bytes = sizes.maximum_payload;
+    connections.push_back(std::move(state));
+  }
+  co_return connections;
+}
+
+Task<absl::Status> ShardServer::CloseConnection(std::string name, uint64_t id) {
+  CO_ASSIGN_OR_RETURN(Served* const served, Find(name));
+  if (served->exported.CloseSession(id)) co_return absl::OkStatus();
+  co_return WithReason(
+      absl::NotFoundError(absl::StrCat(name, " has no connection ", id)),
+      {"RESOURCE_NOT_FOUND", {{"resource", absl::StrCat(name, "/connections/", id)}}});
+}
+
+absl::StatusOr<ExportSpec> ShardServer::SpecOf(const std::string& export_name) const {
+  const auto found = exports_.find(export_name);
+  if (found == exports_.end()) return NoSuchExport(export_name);
+  return found->second->spec;
+}
+
+void ShardServer::Admit(const std::string& export_name, Arrival arrival,
+                        std::unique_ptr<io::Stream> stream) {
+  const std::string peer = stream->peer();
+  const auto found = exports_.find(export_name);
+  absl::Status admitted = absl::NotFoundError("the export is gone");
+  if (found == exports_.end()) {
+    stream->Shutdown();
+  } else {
+    admitted =
+        found->second->exported.Admit(arrival.version_id, arrival.connection_id,
+                                      arrival.connect_time_us, std::move(arrival.result.negotiated),
+                                      std::move(arrival.result.leftover), std::move(stream));
+  }
+  if (admitted.ok()) return;
+  logger_.Log(LogLevel::kInfo, "nbd", absl::StrCat(peer, ": hung up: ", admitted.message()));
+  sink_.ConnectionEnded(export_name, arrival.connection_id);
+}
+
+void ShardServer::OnImageGrown(Image& image) {
+  for (auto& [name, served] : exports_) {
+    if (served->image != &image) continue;
+    served->exported.OnDiskGrown();
+    const absl::Status published = PublishVersion(*served);
+    if (!published.ok()) {
+      logger_.Log(LogLevel::kWarning, "engine",
+                  absl::StrCat(name,
+                               ": the image has grown, but new clients still see the old"
+                               " size: ",
+                               published.message()));
+    }
+  }
+}
+
+}  // namespace gabion::engine

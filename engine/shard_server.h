@@ -1,0 +1,150 @@
+// All images and exports of one shard.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/base/log.h"
+#include "engine/engine.h"
+#include "engine/export_version.h"
+#include "engine/image.h"
+#include "engine/io/directory.h"
+#include "engine/io/ring.h"
+#include "engine/keyed_mutex.h"
+#include "engine/nbd/server/budget.h"
+#include "engine/nbd/server/export.h"
+#include "engine/nbd/server/negotiation.h"
+#include "engine/runtime/shard.h"
+#include "engine/runtime/task_set.h"
+#include "engine/runtime/worker_pool.h"
+
+namespace gabion::engine {
+
+// What a shard tells the listeners' shard about its exports. Called on the exporting shard;
+// implementations post.
+class ExportSink {
+ public:
+  struct Entry {
+    uint64_t version_id = 0;
+    nbd::ExportInfo info;
+    bool enabled = true;
+    Transport transport = Transport::kDefault;
+    uint32_t max_connections = 0;
+  };
+  virtual void Publish(const std::string& export_name, Entry entry) = 0;
+  virtual void ConnectionEnded(const std::string& export_name, uint64_t connection_id) = 0;
+
+ protected:
+  ~ExportSink() = default;
+};
+
+// A client that has chosen an export, on its way to the export's shard.
+struct Arrival {
+  uint64_t version_id = 0;
+  uint64_t connection_id = 0;
+  int64_t connect_time_us = 0;
+  nbd::NegotiationResult result;
+};
+
+// Created, used and destroyed on its shard; Close() comes before destruction.
+class ShardServer final : private Image::GrowthObserver {
+ public:
+  struct Options {
+    IoDriver io_driver = IoDriver::kAuto;
+    bool direct_io = false;
+    NbdOptions nbd;
+    uint64_t budget_bytes = 0;  // this shard's part of max_bytes_in_flight_total
+  };
+
+  // kUnavailable if io_uring is required and refused.
+  static absl::StatusOr<std::unique_ptr<ShardServer>> Create(runtime::Shard& shard,
+                                                             runtime::WorkerPool& pool,
+                                                             const Options& options,
+                                                             ExportSink& sink, Logger& logger);
+  ~ShardServer();
+
+  runtime::Shard& shard() { return shard_; }
+  runtime::TaskSet& tasks() { return tasks_; }
+  // Empty with io_uring; else why not.
+  const std::string& ring_refused() const { return ring_refused_; }
+  bool has_ring() const { return ring_ != nullptr; }
+
+  Task<absl::StatusOr<ExportState>> CreateExport(ExportSpec spec, const io::Directory* pool);
+  Task<absl::StatusOr<ExportState>> UpdateExport(ExportSpec spec);
+  // `spec` against the served export of that name, or against its image if there is none.
+  Task<absl::StatusOr<ExportState>> CheckExport(ExportSpec spec, const io::Directory* pool);
+  Task<absl::Status> DeleteExport(std::string name, DeleteMode mode);
+  Task<absl::StatusOr<ExportState>> GetExport(std::string name);
+  Task<absl::StatusOr<std::vector<ConnectionState>>> ListConnections(std::string name);
+  Task<absl::Status> CloseConnection(std::string name, uint64_t id);
+
+  // Nothing if the image is not open here.
+  Task<absl::StatusOr<std::optional<ImageInfo>>> OpenImageInfo(std::string image_name);
+  Task<absl::StatusOr<ImageInfo>> GrowImage(ImageSpec spec, ByteCount size,
+                                            const io::Directory* pool);
+  // Fails with IMAGE_IN_USE if the image is open.
+  Task<absl::Status> CheckUnused(std::string image_name);
+
+  // Opens the image and counts a user, until ReleaseImage().
+  Task<absl::StatusOr<Image*>> AcquireImage(ImageSpec spec, const io::Directory* pool,
+                                            bool writing);
+  Task<void> ReleaseImage(Image* image, bool writing);
+  // The spec of a served export, for targets.
+  absl::StatusOr<ExportSpec> SpecOf(const std::string& export_name) const;
+
+  // Serves the connection behind `stream`, which must live on this shard.
+  void Admit(const std::string& export_name, Arrival arrival, std::unique_ptr<io::Stream> stream);
+
+  // Ends every connection and closes every export and image.
+  Task<absl::Status> Close();
+
+ private:
+  struct Served final : nbd::Export::Observer {
+    Served(ShardServer& in_server, const nbd::SessionEnvironment& environment,
+           const nbd::SessionLimits& limits)
+        : server(in_server), exported(environment, limits) {
+      exported.SetObserver(this);
+    }
+    void OnConnectionEnded(uint64_t id) override { server.sink_.ConnectionEnded(spec.name, id); }
+
+    ShardServer& server;
+    ExportSpec spec;
+    Image* image = nullptr;
+    nbd::Export exported;
+  };
+
+  ShardServer(runtime::Shard& shard, runtime::WorkerPool& pool, const Options& options,
+              ExportSink& sink, Logger& logger);
+
+  void OnImageGrown(Image& image) override;
+
+  Task<absl::StatusOr<std::unique_ptr<Image>>> OpenImage(ImageSpec spec, const io::Directory* pool);
+  absl::StatusOr<Served*> Find(const std::string& name);
+  absl::Status PublishVersion(Served& served);
+  ExportState StateOf(const Served& served) const;
+  ExportState StateOf(const nbd::ExportVersion& version) const;
+
+  runtime::Shard& shard_;
+  const Options options_;
+  ExportSink& sink_;
+  Logger& logger_;
+  runtime::Workers workers_;
+  std::unique_ptr<io::Ring> ring_;  // null: files go through the worker pool
+  std::string ring_refused_;
+  nbd::ByteBudget budget_;
+  const nbd::SessionEnvironment environment_;
+  const nbd::SessionLimits session_limits_;
+  runtime::TaskSet tasks_;
+  KeyedMutex opening_;  // by image name
+  std::map<std::string, std::unique_ptr<Image>> images_;
+  std::map<std::string, std::unique_ptr<Served>> exports_;
+  uint64_t next_version_ = 1;
+};
+
+}  // namespace gabion::engine

@@ -1,0 +1,106 @@
+// The reasons of errors (google.rpc.ErrorInfo.reason) that Gabion sends, each with its status code:
+// one table, so that a reason never comes with two codes.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "absl/status/status.h"
+
+namespace gabion::service {
+
+// ErrorInfo.domain of every reason.
+inline constexpr std::string_view kErrorDomain = "gabion";
+
+struct ErrorReason {
+  std::string_view name;  // at most 63 characters, [A-Z][A-Z0-9_]+[A-Z0-9] (AIP-193)
+  absl::StatusCode code;
+};
+
+// In the comments: the metadata keys that come with the reason.
+namespace code {
+using enum absl::StatusCode;
+}
+namespace reason {
+
+// Field values. Metadata: field, and value and allowed where there is a value.
+inline constexpr ErrorReason kFieldRequired{"FIELD_REQUIRED", code::kInvalidArgument};
+inline constexpr ErrorReason kFieldImmutable{"FIELD_IMMUTABLE", code::kInvalidArgument};
+inline constexpr ErrorReason kFieldMaskInvalid{"FIELD_MASK_INVALID", code::kInvalidArgument};
+inline constexpr ErrorReason kFieldInvalid{"FIELD_INVALID", code::kInvalidArgument};
+inline constexpr ErrorReason kFieldOutOfRange{"FIELD_OUT_OF_RANGE", code::kInvalidArgument};
+inline constexpr ErrorReason kFieldNotPowerOfTwo{"FIELD_NOT_POWER_OF_TWO", code::kInvalidArgument};
+inline constexpr ErrorReason kFieldOrder{"FIELD_ORDER", code::kInvalidArgument};
+inline constexpr ErrorReason kFieldTooLong{"FIELD_TOO_LONG", code::kInvalidArgument};
+inline constexpr ErrorReason kFieldTooShort{"FIELD_TOO_SHORT", code::kInvalidArgument};
+inline constexpr ErrorReason kNameInvalid{"NAME_INVALID", code::kInvalidArgument};
+inline constexpr ErrorReason kPageSizeNegative{"PAGE_SIZE_NEGATIVE", code::kInvalidArgument};
+inline constexpr ErrorReason kPageTokenInvalid{"PAGE_TOKEN_INVALID", code::kInvalidArgument};
+
+// Block sizes. Metadata: field, value, allowed; BELOW_STORAGE: minimum, determined_by.
+inline constexpr ErrorReason kBlockSizeNotPowerOfTwo{"BLOCK_SIZE_NOT_POWER_OF_TWO",
+                                                     code::kInvalidArgument};
+inline constexpr ErrorReason kBlockSizeOutOfRange{"BLOCK_SIZE_OUT_OF_RANGE",
+                                                  code::kInvalidArgument};
+inline constexpr ErrorReason kBlockSizeOrder{"BLOCK_SIZE_ORDER", code::kInvalidArgument};
+inline constexpr ErrorReason kBlockSizeBelowStorage{"BLOCK_SIZE_BELOW_STORAGE",
+                                                    code::kInvalidArgument};
+// Metadata: size, minimum.
+inline constexpr ErrorReason kSizeNotMultipleOfMinimum{"SIZE_NOT_MULTIPLE_OF_MINIMUM",
+                                                       code::kFailedPrecondition};
+
+// Images. Metadata: field.
+inline constexpr ErrorReason kShrinkNotAllowed{"SHRINK_NOT_ALLOWED", code::kInvalidArgument};
+inline constexpr ErrorReason kFormatMismatch{"FORMAT_MISMATCH", code::kInvalidArgument};
+inline constexpr ErrorReason kSizeMismatch{"SIZE_MISMATCH", code::kInvalidArgument};
+// Metadata: image, and dependents or exports where there are some.
+inline constexpr ErrorReason kImageInUse{"IMAGE_IN_USE", code::kFailedPrecondition};
+inline constexpr ErrorReason kImageNotActive{"IMAGE_NOT_ACTIVE", code::kFailedPrecondition};
+inline constexpr ErrorReason kImageNotWritable{"IMAGE_NOT_WRITABLE", code::kFailedPrecondition};
+// The file carries another image's uid.
+inline constexpr ErrorReason kImageReplaced{"IMAGE_REPLACED", code::kFailedPrecondition};
+// Metadata: perm-byte.
+inline constexpr ErrorReason kImageLocked{"IMAGE_LOCKED", code::kFailedPrecondition};
+inline constexpr ErrorReason kImageCorrupt{"IMAGE_CORRUPT", code::kDataLoss};
+inline constexpr ErrorReason kPathOutsidePool{"PATH_OUTSIDE_POOL", code::kPermissionDenied};
+inline constexpr ErrorReason kPoolFull{"POOL_FULL", code::kResourceExhausted};
+inline constexpr ErrorReason kPoolUnreachable{"POOL_UNREACHABLE", code::kUnavailable};
+
+// Exports. Metadata: export.
+inline constexpr ErrorReason kExportHasConnections{"EXPORT_HAS_CONNECTIONS",
+                                                   code::kFailedPrecondition};
+inline constexpr ErrorReason kExportReadOnly{"EXPORT_READ_ONLY", code::kFailedPrecondition};
+inline constexpr ErrorReason kTooManyExports{"TOO_MANY_EXPORTS", code::kResourceExhausted};
+inline constexpr ErrorReason kFeatureNotBuilt{"FEATURE_NOT_BUILT", code::kUnimplemented};
+
+// Any resource. Metadata: field where the resource is named inside a request.
+inline constexpr ErrorReason kResourceNotFound{"RESOURCE_NOT_FOUND", code::kNotFound};
+inline constexpr ErrorReason kResourceExists{"RESOURCE_EXISTS", code::kAlreadyExists};
+// Metadata: differing-fields.
+inline constexpr ErrorReason kResourceExistsDifferent{"RESOURCE_EXISTS_DIFFERENT",
+                                                      code::kAlreadyExists};
+// Metadata: operation, where it has a name.
+inline constexpr ErrorReason kOperationInProgress{"OPERATION_IN_PROGRESS", code::kAborted};
+// The stored state changed under the call: read again.
+inline constexpr ErrorReason kConcurrentUpdate{"CONCURRENT_UPDATE", code::kAborted};
+inline constexpr ErrorReason kSizeOutOfRange{"SIZE_OUT_OF_RANGE", code::kOutOfRange};
+inline constexpr ErrorReason kOffsetBeyondEnd{"OFFSET_BEYOND_END", code::kOutOfRange};
+inline constexpr ErrorReason kRevisionCompacted{"REVISION_COMPACTED", code::kOutOfRange};
+
+// The daemon.
+inline constexpr ErrorReason kPermissionDenied{"PERMISSION_DENIED", code::kPermissionDenied};
+inline constexpr ErrorReason kDraining{"DRAINING", code::kUnavailable};
+inline constexpr ErrorReason kInternal{"INTERNAL", code::kInternal};
+}  // namespace reason
+
+// Every reason of the table above.
+std::span<const ErrorReason> AllReasons();
+
+// The reason of that name, or null.
+const ErrorReason* FindReason(std::string_view name);
+
+// The reason of an error that nobody gave one: INTERNAL for INTERNAL and UNKNOWN, and the code's
+// own name for the others.
+std::string_view FallbackReason(absl::StatusCode code);
+
+}  // namespace gabion::service

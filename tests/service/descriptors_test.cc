@@ -1,0 +1,155 @@
+// What must hold for every message, field and method of the API, checked over the linked
+// descriptors.
+#include <google/protobuf/descriptor.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "gabion/v1/export.pb.h"
+#include "gabion/v1/image.pb.h"
+#include "gabion/v1/inspect.pb.h"
+#include "gabion/v1/options.pb.h"
+#include "gabion/v1/pool.pb.h"
+#include "gabion/v1/server.pb.h"
+#include "google/api/field_behavior.pb.h"
+#include "google/api/resource.pb.h"
+
+namespace gabion::service {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::DescriptorPool;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::FileDescriptor;
+
+std::vector<const FileDescriptor*> GabionFiles() {
+  std::vector<const FileDescriptor*> files;
+  for (const char* name : {"pool", "image", "export", "inspect", "server", "block_sizes"}) {
+    const std::string path = std::string("gabion/v1/") + name + ".proto";
+    files.push_back(DescriptorPool::generated_pool()->FindFileByName(path));
+    EXPECT_NE(files.back(), nullptr) << path;
+  }
+  return files;
+}
+
+void Visit(const Descriptor& message, const std::function<void(const FieldDescriptor&)>& visit) {
+  for (int i = 0; i < message.field_count(); ++i) visit(*message.field(i));
+  for (int i = 0; i < message.nested_type_count(); ++i) Visit(*message.nested_type(i), visit);
+}
+
+void ForEachField(const std::function<void(const FieldDescriptor&)>& visit) {
+  for (const FileDescriptor* file : GabionFiles()) {
+    for (int i = 0; i < file->message_type_count(); ++i) Visit(*file->message_type(i), visit);
+  }
+}
+
+bool HasBehavior(const FieldDescriptor& field, google::api::FieldBehavior wanted) {
+  const auto& options = field.options();
+  for (int i = 0; i < options.ExtensionSize(google::api::field_behavior); ++i) {
+    if (options.GetExtension(google::api::field_behavior, i) == wanted) return true;
+  }
+  return false;
+}
+
+TEST(DescriptorsTest, EverythingThatClientsDecodeByReflectionIsLinked) {
+  // Linking the reflection library beside our own copies must not abort at start either.
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  const DescriptorPool* pool = DescriptorPool::generated_pool();
+  for (const char* symbol :
+       {"google.rpc.Status", "google.rpc.ErrorInfo", "google.rpc.BadRequest",
+        "google.rpc.PreconditionFailure", "google.rpc.ResourceInfo", "google.rpc.QuotaFailure",
+        "google.rpc.RetryInfo", "google.rpc.RequestInfo", "google.longrunning.Operation",
+        "google.protobuf.Empty", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection", "gabion.v1.PoolService",
+        "gabion.v1.ImageService", "gabion.v1.ExportService", "gabion.v1.InspectService",
+        "gabion.v1.ServerService"}) {
+    EXPECT_NE(pool->FindFileContainingSymbol(symbol), nullptr) << symbol;
+  }
+}
+
+TEST(DescriptorsTest, NoFieldIsAPath) {
+  ForEachField([](const FieldDescriptor& field) {
+    EXPECT_EQ(field.name().find("path"), std::string::npos) << field.full_name();
+  });
+}
+
+TEST(DescriptorsTest, ReferencesNameResourceTypesThatExist) {
+  std::vector<std::string> types;
+  for (const FileDescriptor* file : GabionFiles()) {
+    for (int i = 0; i < file->message_type_count(); ++i) {
+      const auto& options = file->message_type(i)->options();
+      if (options.HasExtension(google::api::resource)) {
+        types.push_back(options.GetExtension(google::api::resource).type());
+      }
+    }
+  }
+  const auto known = [&](const std::string& type) {
+    return std::find(types.begin(), types.end(), type) != types.end();
+  };
+  ForEachField([&](const FieldDescriptor& field) {
+    if (!field.options().HasExtension(google::api::resource_reference)) return;
+    const auto& reference = field.options().GetExtension(google::api::resource_reference);
+    if (!reference.child_type().empty()) {
+      EXPECT_TRUE(known(reference.child_type())) << field.full_name();
+    } else if (reference.type() == "*") {
+      const auto& rules = field.options().GetExtension(v1::rules);
+      EXPECT_GT(rules.reference_types_size(), 0) << field.full_name();
+      for (const auto& type : rules.reference_types()) {
+        EXPECT_TRUE(known(type)) << field.full_name();
+      }
+    } else {
+      EXPECT_TRUE(known(reference.type())) << field.full_name();
+    }
+  });
+}
+
+TEST(DescriptorsTest, SiblingsNamedByRulesExist) {
+  ForEachField([](const FieldDescriptor& field) {
+    const auto& rules = field.options().GetExtension(v1::rules);
+    for (const std::string& sibling : {rules.not_below_field(), rules.multiple_of_field()}) {
+      if (sibling.empty()) continue;
+      const FieldDescriptor* other = field.containing_type()->FindFieldByName(sibling);
+      ASSERT_NE(other, nullptr) << field.full_name();
+      EXPECT_EQ(other->cpp_type(), field.cpp_type()) << field.full_name();
+    }
+  });
+}
+
+TEST(DescriptorsTest, NamesOfResourcesAreIdentifiersAndServerSetFieldsAreOutputOnly) {
+  for (const FileDescriptor* file : GabionFiles()) {
+    for (int i = 0; i < file->message_type_count(); ++i) {
+      const Descriptor* message = file->message_type(i);
+      if (!message->options().HasExtension(google::api::resource)) continue;
+      const FieldDescriptor* name = message->FindFieldByName("name");
+      ASSERT_NE(name, nullptr) << message->full_name();
+      EXPECT_EQ(name->number(), 1);
+      EXPECT_TRUE(HasBehavior(*name, google::api::IDENTIFIER)) << name->full_name();
+      for (const char* output :
+           {"uid", "generation", "create_time", "update_time", "state", "state_error"}) {
+        const FieldDescriptor* field = message->FindFieldByName(output);
+        if (field == nullptr) continue;
+        EXPECT_TRUE(HasBehavior(*field, google::api::OUTPUT_ONLY)) << field->full_name();
+      }
+    }
+  }
+}
+
+TEST(DescriptorsTest, PageSizesRefuseNegativeValuesByTheirOwnReason) {
+  int seen = 0;
+  ForEachField([&](const FieldDescriptor& field) {
+    if (field.name() != "page_size") return;
+    ++seen;
+    const auto& rules = field.options().GetExtension(v1::rules);
+    EXPECT_TRUE(rules.has_min()) << field.full_name();
+    EXPECT_EQ(rules.min(), 0) << field.full_name();
+    EXPECT_EQ(rules.reason(), "PAGE_SIZE_NEGATIVE") << field.full_name();
+  });
+  EXPECT_EQ(seen, 4);
+}
+
+}  // namespace
+}  // namespace gabion::service

@@ -1,0 +1,224 @@
+// What every MetadataStore must do.
+#include "service/store/metadata_store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <random>
+#include <thread>
+
+#include "service/store/memory_store.h"
+#include "service/store/sqlite_store.h"
+#include "tests/service/temp_dir.h"
+
+namespace gabion::service {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+enum class Backend { kMemory, kSqlite };
+
+class MetadataStoreTest : public testing::TestWithParam<Backend> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == Backend::kMemory) {
+      store_ = NewMemoryStore();
+    } else {
+      auto opened = OpenSqliteStore(dir_ / "gabion.db");
+      ASSERT_TRUE(opened.ok()) << opened.status();
+      store_ = *std::move(opened);
+    }
+  }
+
+  uint64_t Commit(const std::vector<Mutation>& steps) {
+    const auto revision = store_->Commit(steps);
+    EXPECT_TRUE(revision.ok()) << revision.status();
+    return revision.value_or(0);
+  }
+  absl::StatusCode CommitCode(const std::vector<Mutation>& steps) {
+    return store_->Commit(steps).status().code();
+  }
+  std::vector<std::string> Names(const std::string& collection) {
+    std::vector<std::string> names;
+    const auto page = store_->List(collection, "", 1000);
+    EXPECT_TRUE(page.ok()) << page.status();
+    for (const Row& row : page->rows) names.push_back(row.name);
+    return names;
+  }
+
+  TempDir dir_;
+  std::unique_ptr<MetadataStore> store_;
+};
+
+TEST_P(MetadataStoreTest, ANewStoreIsEmptyAtRevisionZero) {
+  EXPECT_EQ(*store_->Revision(), 0u);
+  EXPECT_EQ(store_->Get("images", "images/a").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Names("images"), IsEmpty());
+  EXPECT_THAT(*store_->Changes(0, 10), IsEmpty());
+}
+
+TEST_P(MetadataStoreTest, ARowIsReadAsItWasWritten) {
+  const std::string bytes("\0\xFF\n'\"", 5);
+  const uint64_t revision = Commit({Insert("images", "images/a", bytes)});
+  EXPECT_EQ(*store_->Get("images", "images/a"), (Row{"images/a", bytes, revision}));
+  Commit({Put("images", "images/a", "")});
+  EXPECT_EQ(store_->Get("images", "images/a")->value, "");
+}
+
+TEST_P(MetadataStoreTest, CollectionsDoNotMix) {
+  Commit({Insert("images", "x", "1"), Insert("exports", "x", "2")});
+  EXPECT_EQ(store_->Get("images", "x")->value, "1");
+  EXPECT_EQ(store_->Get("exports", "x")->value, "2");
+  EXPECT_THAT(Names("images"), ElementsAre("x"));
+}
+
+TEST_P(MetadataStoreTest, ExpectationsDecideAndFailuresChangeNothing) {
+  const uint64_t first = Commit({Insert("images", "a", "1")});
+  EXPECT_EQ(CommitCode({Insert("images", "a", "2")}), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(CommitCode({Replace("images", "a", "2", first + 7)}), absl::StatusCode::kAborted);
+  EXPECT_EQ(CommitCode({Replace("images", "b", "2", first)}), absl::StatusCode::kNotFound);
+  EXPECT_EQ(CommitCode({Remove("images", "b")}), absl::StatusCode::kNotFound);
+  EXPECT_EQ(CommitCode({Remove("images", "a", 0)}), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(CommitCode({Remove("images", "b", 0)}), absl::StatusCode::kNotFound);
+  EXPECT_EQ(CommitCode({Remove("images", "a", first + 7)}), absl::StatusCode::kAborted);
+  EXPECT_EQ(*store_->Revision(), first);
+  EXPECT_EQ(store_->Get("images", "a")->value, "1");
+  const uint64_t second = Commit({Replace("images", "a", "2", first)});
+  EXPECT_GT(second, first);
+  EXPECT_EQ(CommitCode({Replace("images", "a", "3", first)}), absl::StatusCode::kAborted);
+  Commit({Remove("images", "a", second)});
+  EXPECT_THAT(Names("images"), IsEmpty());
+}
+
+TEST_P(MetadataStoreTest, ATransactionIsDoneWholeOrNotAtAll) {
+  Commit({Insert("images", "a", "1")});
+  const uint64_t before = *store_->Revision();
+  EXPECT_EQ(CommitCode({Put("images", "b", "1"), Remove("images", "a"), Put("images", "a", "2"),
+                        Insert("images", "a", "3")}),
+            absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(Names("images"), ElementsAre("a"));
+  EXPECT_EQ(store_->Get("images", "a")->value, "1");
+  EXPECT_EQ(*store_->Revision(), before);
+  EXPECT_THAT(store_->Changes(before, 10).value(), IsEmpty());
+}
+
+TEST_P(MetadataStoreTest, StepsOfATransactionSeeEarlierOnes) {
+  Commit({Insert("images", "a", "1"), Remove("images", "a"), Insert("images", "a", "2")});
+  EXPECT_EQ(store_->Get("images", "a")->value, "2");
+  EXPECT_EQ(store_->Get("images", "a")->revision, *store_->Revision());
+}
+
+TEST_P(MetadataStoreTest, ListsGoInOrderOfBytesFromAKey) {
+  Commit({Put("images", "b", "2"), Put("images", "a-1", "1"), Put("images", "a", "0"),
+          Put("images", "\xC3\xBC", "4"), Put("images", "b0", "3"), Put("jmages", "a", "no")});
+  auto page = store_->List("images", "", 2);
+  ASSERT_EQ(page->rows.size(), 2u);
+  EXPECT_EQ(page->rows[0].name, "a");
+  EXPECT_EQ(page->rows[1].name, "a-1");
+  EXPECT_TRUE(page->more);
+  EXPECT_EQ(page->revision, *store_->Revision());
+  page = store_->List("images", "a-1", 3);
+  ASSERT_EQ(page->rows.size(), 3u);
+  EXPECT_EQ(page->rows[0].value, "2");
+  EXPECT_EQ(page->rows[2].name, "\xC3\xBC");
+  EXPECT_FALSE(page->more);
+  // The key need not exist any more.
+  Commit({Remove("images", "a-1")});
+  EXPECT_EQ(store_->List("images", "a-1", 1)->rows[0].name, "b");
+}
+
+TEST_P(MetadataStoreTest, TheLogTellsEveryStepInOrder) {
+  Commit({Put("images", "a", "1"), Put("exports", "e", "1")});
+  Commit({Remove("images", "a")});
+  EXPECT_THAT(*store_->Changes(0, 10),
+              ElementsAre(Change{1, Mutation::Kind::kPut, "images", "a"},
+                          Change{2, Mutation::Kind::kPut, "exports", "e"},
+                          Change{3, Mutation::Kind::kDelete, "images", "a"}));
+  EXPECT_THAT(*store_->Changes(1, 1), ElementsAre(Change{2, Mutation::Kind::kPut, "exports", "e"}));
+  EXPECT_THAT(*store_->Changes(3, 10), IsEmpty());
+  EXPECT_EQ(store_->Changes(4, 10).status().code(), absl::StatusCode::kOutOfRange);
+}
+
+TEST_P(MetadataStoreTest, TrimmedChangesAreGoneAndTheirRevisionsNeverComeBack) {
+  for (int i = 0; i < 5; ++i) Commit({Put("images", "a", std::to_string(i))});
+  ASSERT_TRUE(store_->TrimChanges(3).ok());
+  EXPECT_EQ(store_->Changes(2, 10).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(store_->Changes(3, 10)->size(), 2u);
+  ASSERT_TRUE(store_->TrimChanges(1).ok());  // further back than before: nothing happens
+  EXPECT_EQ(store_->Changes(3, 10)->size(), 2u);
+  ASSERT_TRUE(store_->TrimChanges(1000).ok());
+  EXPECT_EQ(*store_->Revision(), 5u);
+  EXPECT_THAT(*store_->Changes(5, 10), IsEmpty());
+  EXPECT_EQ(Commit({Put("images", "a", "x")}), 6u);
+  EXPECT_EQ(store_->Changes(5, 10)->size(), 1u);
+}
+
+TEST_P(MetadataStoreTest, ConcurrentCompareAndSetLosesNoUpdate) {
+  Commit({Insert("images", "counter", "0")});
+  constexpr int kThreads = 4, kEach = 25;
+  std::atomic<int> failures = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&] {
+      for (int done = 0; done < kEach;) {
+        const auto row = store_->Get("images", "counter");
+        const std::string next = std::to_string(std::stoi(row->value) + 1);
+        const auto status =
+            store_->Commit({Replace("images", "counter", next, row->revision)}).status();
+        if (status.ok()) ++done;
+        if (!status.ok() && status.code() != absl::StatusCode::kAborted) {
+          ++failures;
+          return;
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failures, 0);
+  EXPECT_EQ(store_->Get("images", "counter")->value, std::to_string(kThreads * kEach));
+}
+
+// The same random steps do the same to the store as to a plain map.
+TEST_P(MetadataStoreTest, RandomStepsAgreeWithAModel) {
+  const char* given = std::getenv("GABION_SEED");
+  const uint64_t seed =
+      given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
+  SCOPED_TRACE("GABION_SEED=" + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  std::map<std::string, Row> model;
+  for (int i = 0; i < 300; ++i) {
+    const std::string name(1, static_cast<char>('a' + random() % 5));
+    const bool exists = model.contains(name);
+    const bool remove = random() % 3 == 0;
+    std::optional<uint64_t> expected;
+    if (random() % 2 == 0) expected = random() % 2 == 0 && exists ? model[name].revision : 0;
+    Mutation step =
+        remove ? Remove("images", name, expected) : Put("images", name, std::to_string(i));
+    step.expected_revision = expected;
+    const bool fails = (remove && !exists) || (expected == uint64_t{0} && exists);
+    const auto result = store_->Commit({step});
+    ASSERT_EQ(result.ok(), !fails) << i << " " << result.status();
+    if (fails) continue;
+    if (remove) {
+      model.erase(name);
+    } else {
+      model[name] = Row{name, step.value, *result};
+    }
+    std::vector<Row> rows;
+    for (const auto& [key, row] : model) rows.push_back(row);
+    ASSERT_EQ(store_->List("images", "", 100)->rows, rows) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, MetadataStoreTest,
+                         testing::Values(Backend::kMemory, Backend::kSqlite),
+                         [](const auto& backend) {
+                           return backend.param == Backend::kMemory ? "Memory" : "Sqlite";
+                         });
+
+}  // namespace
+}  // namespace gabion::service

@@ -1,0 +1,182 @@
+// What the SQLite store does beyond the interface: durability, locks, damage, versions.
+#include "service/store/sqlite_store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <functional>
+#include <string>
+
+#include "engine/base/text.h"
+#include "service/store/sqlite.h"
+#include "tests/service/temp_dir.h"
+
+namespace gabion::service {
+namespace {
+
+using testing::HasSubstr;
+
+// Runs `body` in a child that may report bytes through the pipe; the child never returns.
+struct Child {
+  pid_t pid;
+  int from;
+
+  static Child Start(const std::function<void(int to_parent)>& body) {
+    int ends[2];
+    EXPECT_EQ(pipe(ends), 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+      close(ends[0]);
+      body(ends[1]);
+      _exit(0);
+    }
+    close(ends[1]);
+    return {pid, ends[0]};
+  }
+  // Waits for one byte of the child; false at its end.
+  bool Hear() const {
+    char byte;
+    return read(from, &byte, 1) == 1;
+  }
+  void Kill() const {
+    kill(pid, SIGKILL);
+    int status = 0;
+    EXPECT_EQ(waitpid(pid, &status, 0), pid);
+    EXPECT_TRUE(WIFSIGNALED(status));
+    close(from);
+  }
+};
+
+void Tell(int to_parent) {
+  if (write(to_parent, "x", 1) != 1) _exit(1);
+}
+
+TEST(SqliteStoreTest, RowsAndRevisionsSurviveAReopening) {
+  const TempDir dir;
+  uint64_t revision = 0;
+  {
+    auto store = OpenSqliteStore(dir / "db");
+    ASSERT_TRUE(store.ok()) << store.status();
+    revision = *(*store)->Commit({Insert("images", "images/a", "x")});
+    ASSERT_TRUE((*store)->TrimChanges(revision).ok());
+  }
+  auto store = OpenSqliteStore(dir / "db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ((*store)->Get("images", "images/a")->value, "x");
+  EXPECT_EQ(*(*store)->Revision(), revision);
+  EXPECT_EQ(*(*store)->Commit({Put("images", "images/b", "y")}), revision + 1);
+}
+
+TEST(SqliteStoreTest, WhatWasCommittedSurvivesKill9) {
+  const TempDir dir;
+  const Child child = Child::Start([&](int to_parent) {
+    auto store = OpenSqliteStore(dir / "db");
+    if (!store.ok() || !(*store)->Commit({Insert("images", "images/a", "kept")}).ok()) _exit(1);
+    Tell(to_parent);
+    pause();
+  });
+  ASSERT_TRUE(child.Hear());
+  child.Kill();
+  auto store = OpenSqliteStore(dir / "db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ((*store)->Get("images", "images/a")->value, "kept");
+}
+
+TEST(SqliteStoreTest, Kill9InTheMiddleLeavesWholeTransactionsOnly) {
+  const TempDir dir;
+  const Child child = Child::Start([&](int to_parent) {
+    auto store = OpenSqliteStore(dir / "db");
+    if (!store.ok()) _exit(1);
+    for (uint64_t i = 1;; ++i) {
+      const std::string value = std::to_string(i);
+      if (!(*store)->Commit({Put("images", "a", value), Put("exports", "b", value)}).ok()) _exit(1);
+      Tell(to_parent);
+    }
+  });
+  uint64_t acknowledged = 0;
+  while (acknowledged < 200 && child.Hear()) ++acknowledged;
+  child.Kill();
+  auto store = OpenSqliteStore(dir / "db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  const std::string a = (*store)->Get("images", "a")->value;
+  EXPECT_EQ(a, (*store)->Get("exports", "b")->value);
+  EXPECT_GE(std::stoull(a), acknowledged);
+  EXPECT_EQ(*(*store)->Revision(), 2 * std::stoull(a));
+}
+
+TEST(SqliteStoreTest, ASecondProcessIsRefusedWithASentenceUntilTheFirstEnds) {
+  const TempDir dir;
+  const Child child = Child::Start([&](int to_parent) {
+    auto store = OpenSqliteStore(dir / "db");
+    if (!store.ok()) _exit(1);
+    Tell(to_parent);
+    pause();
+  });
+  ASSERT_TRUE(child.Hear());
+  const absl::Status refused = OpenSqliteStore(dir / "db").status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(AsStd(refused.message())),
+              HasSubstr("in use by process " + std::to_string(child.pid)));
+  child.Kill();
+  EXPECT_TRUE(OpenSqliteStore(dir / "db").ok());
+}
+
+TEST(SqliteStoreTest, AFileThatIsNoDatabaseIsDataLoss) {
+  const TempDir dir;
+  std::ofstream(dir / "db") << std::string(8192, 'x');
+  const absl::Status status = OpenSqliteStore(dir / "db").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(std::string(AsStd(status.message())), HasSubstr(dir / "db"));
+}
+
+TEST(SqliteStoreTest, ADamagedPageIsFoundAtTheStart) {
+  const TempDir dir;
+  {
+    auto store = OpenSqliteStore(dir / "db");
+    ASSERT_TRUE(store.ok()) << store.status();
+    for (int i = 0; i < 200; ++i) {
+      ASSERT_TRUE((*store)->Commit({Put("images", std::to_string(i), std::string(500, 'v'))}).ok());
+    }
+  }  // closing writes the log back into the file
+  std::fstream file(dir / "db", std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(0, std::ios::end);
+  const auto size = static_cast<int64_t>(file.tellp());
+  ASSERT_GT(size, 5 * 4096);
+  file.seekp(4096);
+  file << std::string(static_cast<size_t>(size - 4096), '\x5A');
+  file.close();
+  EXPECT_EQ(OpenSqliteStore(dir / "db").status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(SqliteStoreTest, ANewerSchemaIsRefused) {
+  const TempDir dir;
+  ASSERT_TRUE(OpenSqliteStore(dir / "db").ok());
+  ASSERT_TRUE(Database::Open(dir / "db")->Execute("PRAGMA user_version = 4711").ok());
+  const absl::Status status = OpenSqliteStore(dir / "db").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(AsStd(status.message())), HasSubstr("newer Gabion (schema 4711)"));
+}
+
+TEST(SqliteStoreTest, AnotherProgramsDatabaseIsRefusedAndLeftAlone) {
+  const TempDir dir;
+  ASSERT_TRUE(Database::Open(dir / "db")->Execute("CREATE TABLE theirs (x)").ok());
+  const absl::Status status = OpenSqliteStore(dir / "db").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(AsStd(status.message())), HasSubstr("another program"));
+  EXPECT_EQ(*Database::Open(dir / "db")->QueryNumber("SELECT count(*) FROM sqlite_schema"), 1u);
+  EXPECT_EQ(*Database::Open(dir / "db")->QueryText("PRAGMA journal_mode"), "delete");
+}
+
+TEST(SqliteStoreTest, ADirectoryThatIsNotThereIsAnErrorWithItsName) {
+  const TempDir dir;
+  const absl::Status status = OpenSqliteStore(dir / "none/db").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
+  EXPECT_THAT(std::string(AsStd(status.message())), HasSubstr(dir / "none/db"));
+}
+
+}  // namespace
+}  // namespace gabion::service
