@@ -45,10 +45,10 @@ quoted() {
   printf '\n'
 }
 
-ctl() { gabionctl --socket "$socket" call "$@"; }
+ctl() { gabionctl --server "unix:$socket" call "$@"; }
 
 print_call() {
-  printf '$ gabionctl --socket %s call' "$socket"
+  printf '$ gabionctl --server unix:%s call' "$socket"
   quoted "$@"
   printf '# '
   ctl --print-grpcurl "$@"

@@ -29,8 +29,6 @@ constexpr ErrorReason kAll[] = {
     reason::kImageNotWritable,
     reason::kImageReplaced,
     reason::kImageLocked,
-    reason::kImageReplaced,
-    reason::kImageNotWritable,
     reason::kImageCorrupt,
     reason::kPathOutsidePool,
     reason::kPoolFull,

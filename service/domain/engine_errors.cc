@@ -18,7 +18,8 @@ namespace {
 std::string_view Message(const absl::Status& status) { return AsStd(status.message()); }
 
 // The field that is at fault: as the reason says by its nature, else as the engine says.
-std::string FieldOf(const ErrorReason& reason, std::string_view engine_field, const EngineCall& call) {
+std::string FieldOf(const ErrorReason& reason, std::string_view engine_field,
+                    const EngineCall& call) {
   static const std::map<std::string_view, std::string EngineCall::*>* const kFields =
       new std::map<std::string_view, std::string EngineCall::*>{
           {reason::kShrinkNotAllowed.name, &EngineCall::size_field},

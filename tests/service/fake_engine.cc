@@ -161,8 +161,8 @@ void FakeEngine::Do(const std::string& method, Callback<T> done, std::function<T
       }
     }
     T result = failure.ok() ? work() : T(failure);
-    absl::AnyInvocable<void() &&> answer = [done = std::move(done),
-                                            result = std::move(result)]() mutable {
+    absl::AnyInvocable<void()&&> answer = [done = std::move(done),
+                                           result = std::move(result)]() mutable {
       std::move(done)(std::move(result));
     };
     bool held = false;
@@ -297,8 +297,7 @@ void FakeEngine::ImportImage(ImageSpec spec, std::string source_file, bool move,
 }
 
 void FakeEngine::StatImage(ImageSpec spec, Callback<absl::StatusOr<ImageInfo>> done) {
-  Do<absl::StatusOr<ImageInfo>>("StatImage", std::move(done),
-                                [this, spec] { return Info(spec); });
+  Do<absl::StatusOr<ImageInfo>>("StatImage", std::move(done), [this, spec] { return Info(spec); });
 }
 
 void FakeEngine::GrowImage(ImageSpec spec, ByteCount size,
@@ -340,32 +339,31 @@ absl::StatusOr<ExportState> FakeEngine::State(const Export& exported) const {
   return state;
 }
 
-void FakeEngine::CreateExport(engine::ExportSpec spec,
-                              Callback<absl::StatusOr<ExportState>> done) {
-  Do<absl::StatusOr<ExportState>>(
-      "CreateExport", std::move(done), [this, spec]() -> absl::StatusOr<ExportState> {
-        RETURN_IF_ERROR(CheckUnlocked(spec.image));
-        const std::lock_guard lock(mutex_);
-        if (exports_.contains(spec.name)) return absl::AlreadyExistsError(spec.name);
-        Export exported{spec, {}};
-        ASSIGN_OR_RETURN(const ExportState state, State(exported));
-        exports_[spec.name] = std::move(exported);
-        return state;
-      });
+void FakeEngine::CreateExport(engine::ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) {
+  Do<absl::StatusOr<ExportState>>("CreateExport", std::move(done),
+                                  [this, spec]() -> absl::StatusOr<ExportState> {
+                                    RETURN_IF_ERROR(CheckUnlocked(spec.image));
+                                    const std::lock_guard lock(mutex_);
+                                    if (exports_.contains(spec.name))
+                                      return absl::AlreadyExistsError(spec.name);
+                                    Export exported{spec, {}};
+                                    ASSIGN_OR_RETURN(const ExportState state, State(exported));
+                                    exports_[spec.name] = std::move(exported);
+                                    return state;
+                                  });
 }
 
-void FakeEngine::UpdateExport(engine::ExportSpec spec,
-                              Callback<absl::StatusOr<ExportState>> done) {
-  Do<absl::StatusOr<ExportState>>(
-      "UpdateExport", std::move(done), [this, spec]() -> absl::StatusOr<ExportState> {
-        const std::lock_guard lock(mutex_);
-        const auto found = exports_.find(spec.name);
-        if (found == exports_.end()) return NoSuchExport(spec.name);
-        Export changed{spec, found->second.connections};
-        ASSIGN_OR_RETURN(const ExportState state, State(changed));
-        found->second = std::move(changed);
-        return state;
-      });
+void FakeEngine::UpdateExport(engine::ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) {
+  Do<absl::StatusOr<ExportState>>("UpdateExport", std::move(done),
+                                  [this, spec]() -> absl::StatusOr<ExportState> {
+                                    const std::lock_guard lock(mutex_);
+                                    const auto found = exports_.find(spec.name);
+                                    if (found == exports_.end()) return NoSuchExport(spec.name);
+                                    Export changed{spec, found->second.connections};
+                                    ASSIGN_OR_RETURN(const ExportState state, State(changed));
+                                    found->second = std::move(changed);
+                                    return state;
+                                  });
 }
 
 void FakeEngine::DeleteExport(std::string name, engine::DeleteMode mode,
@@ -418,8 +416,9 @@ void FakeEngine::CloseConnection(std::string export_name, uint64_t id,
 }
 
 void FakeEngine::CheckExport(engine::ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) {
-  Do<absl::StatusOr<ExportState>>("CheckExport", std::move(done),
-                                  [this, spec] { return State({spec, {}}); });
+  Do<absl::StatusOr<ExportState>>("CheckExport", std::move(done), [this, spec] {
+    return State({spec, {}});
+  });
 }
 
 void FakeEngine::OpenImageTarget(ImageSpec spec, bool writable,

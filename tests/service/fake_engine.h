@@ -64,8 +64,7 @@ class FakeEngine final : public engine::Engine {
 
   engine::EngineInfo info() const override;
   absl::Status AddPool(const std::string& name, const std::string& directory) override;
-  void GetPool(std::string name,
-               engine::Callback<absl::StatusOr<engine::PoolInfo>> done) override;
+  void GetPool(std::string name, engine::Callback<absl::StatusOr<engine::PoolInfo>> done) override;
   void CreateImage(engine::ImageSpec spec, ByteCount size,
                    engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
   void ImportImage(engine::ImageSpec spec, std::string source_file, bool move,
