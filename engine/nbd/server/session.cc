@@ -105,6 +105,7 @@ void Session::Close() {
   environment_.reactor.clock().Schedule(*close_timer_,
                                         environment_.reactor.clock().Now() + limits_.close_timeout);
   freed_.WakeAll();
+  environment_.budget.Nudge();
 }
 
 void Session::SetReadOnly() { traits_.transmission_flags |= kReadOnly; }
@@ -123,6 +124,7 @@ void Session::OnSendFailed(const absl::Status& status) {
                           absl::StrCat(peer(), ": connection lost: ", status.message()));
   broken_ = true;
   stream_->Shutdown();
+  environment_.budget.Nudge();
 }
 
 Task<bool> Session::Receive() {
@@ -202,19 +204,34 @@ bool Session::StartAtOnce(const Request& request, const Verdict& verdict) {
   return true;
 }
 
+// Takes `held` bytes of the budget when they, and a slot, are there. False if the connection ends
+// first: the bytes may be held by other connections, for as long as their clients like.
+Task<bool> Session::WaitForRoom(uint64_t held) {
+  while (!broken_ && !closing_) {
+    if (!HasRoom(held)) {
+      co_await freed_.Wait();
+    } else if (environment_.budget.TryTake(held)) {
+      co_return true;
+    } else {
+      co_await environment_.budget.Changed();
+    }
+  }
+  co_return false;
+}
+
 Task<bool> Session::StartWhenPossible(Request request, Verdict verdict) {
   const uint64_t held = verdict.ok() ? HeldBytes(request, verdict) : 0;
-  while (!broken_ && !HasRoom(held)) co_await freed_.Wait();
+  const bool has_room = co_await WaitForRoom(held);
+  if (!has_room) co_return false;
   ++in_flight_;
   bytes_in_flight_ += held;
-  co_await environment_.budget.Take(held);
-  bool received = !broken_;
-  if (received && !verdict.ok()) {
+  bool received = false;
+  if (!verdict.ok()) {
     received = co_await DiscardPayload(verdict.payload_bytes);
     if (received) co_return Refuse(request, verdict);
   }
   runtime::Buffer payload;
-  if (received) {
+  if (verdict.ok()) {
     payload = environment_.buffers.Allocate(verdict.payload_bytes);
     received = co_await ReceivePayload(payload.bytes());
   }

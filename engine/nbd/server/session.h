@@ -98,6 +98,7 @@ class Session final : private ReplyQueue::Owner {
   void Count(const Request& request, const Verdict& verdict);
   uint64_t HeldBytes(const Request& request, const Verdict& verdict) const;
   bool HasRoom(uint64_t bytes) const;
+  Task<bool> WaitForRoom(uint64_t held);
   bool StartAtOnce(const Request& request, const Verdict& verdict);
   Task<bool> StartWhenPossible(Request request, Verdict verdict);
   Task<bool> ReceivePayload(MutableBytes into);
