@@ -42,16 +42,33 @@ SessionTraits TraitsOf(const Negotiated& negotiated, const SessionPolicy& policy
 
 }  // namespace
 
-// Ends a connection whose client does not take its last replies.
+// Ends a closing connection whose client does not take its last replies. A disk that is slow to
+// answer is not the client's fault: only time in which replies wait to be taken counts.
 class Session::CloseTimer final : public runtime::Clock::Timer {
  public:
-  CloseTimer(runtime::Clock& clock, io::Stream& stream) : clock_(clock), stream_(stream) {}
+  explicit CloseTimer(Session& session)
+      : session_(session), clock_(session.environment_.reactor.clock()) {
+    Arm();
+  }
   ~CloseTimer() { clock_.Cancel(*this); }
-  void Fire() override { stream_.Shutdown(); }
+
+  void Fire() override {
+    if (!session_.replies_.idle() && session_.replies_sent_ == replies_sent_) {
+      session_.stream_->Shutdown();
+    } else {
+      Arm();
+    }
+  }
 
  private:
+  void Arm() {
+    replies_sent_ = session_.replies_sent_;
+    clock_.Schedule(*this, clock_.Now() + session_.limits_.close_timeout);
+  }
+
+  Session& session_;
   runtime::Clock& clock_;
-  io::Stream& stream_;
+  uint64_t replies_sent_ = 0;
 };
 
 Session::Session(const SessionEnvironment& environment, const SessionLimits& limits,
@@ -101,9 +118,7 @@ void Session::Close() {
   if (closing_) return;
   closing_ = true;
   stream_->ShutdownRead();
-  close_timer_ = std::make_unique<CloseTimer>(environment_.reactor.clock(), *stream_);
-  environment_.reactor.clock().Schedule(*close_timer_,
-                                        environment_.reactor.clock().Now() + limits_.close_timeout);
+  close_timer_ = std::make_unique<CloseTimer>(*this);
   freed_.WakeAll();
   environment_.budget.Nudge();
 }
@@ -116,6 +131,7 @@ void Session::OnReplySent(uint64_t held_bytes, bool completes) {
     environment_.budget.Give(held_bytes);
   }
   if (completes) --in_flight_;
+  ++replies_sent_;
   freed_.WakeAll();
 }
 

@@ -43,7 +43,7 @@ struct SessionLimits {
   uint32_t max_requests_in_flight = 128;
   uint64_t max_bytes_in_flight = 64 * kMiB;
   uint32_t max_descriptors = 131072;  // per BLOCK_STATUS context; at most kMaxDescriptors
-  // How long a closing connection may take to accept its last replies.
+  // How long the client of a closing connection may leave replies that wait for it untouched.
   runtime::Duration close_timeout = std::chrono::seconds(5);
 };
 
@@ -144,6 +144,7 @@ class Session final : private ReplyQueue::Owner {
   runtime::Signal freed_;  // a slot or bytes came back
   uint32_t in_flight_ = 0;
   uint64_t bytes_in_flight_ = 0;
+  uint64_t replies_sent_ = 0;
   std::unique_ptr<CloseTimer> close_timer_;
   bool closing_ = false;
   bool expect_long_payload_ = false;
