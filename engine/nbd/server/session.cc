@@ -194,6 +194,11 @@ void Session::Count(const Request& request, const Verdict& verdict) {
 
 // How many bytes of payload a request makes us hold at a time.
 uint64_t Session::HeldBytes(const Request& request, const Verdict& verdict) const {
+  if (request.Is(Command::kBlockStatus)) {
+    const uint64_t units = request.length / uint64_t{policy_.granule} + 2;
+    const uint64_t most = (request.flags & kFlagReqOne) != 0 ? 1 : limits_.max_descriptors;
+    return std::min(units, most) * kDescriptorSize * operators_.size();
+  }
   if (!request.Is(Command::kRead)) return verdict.payload_bytes;
   return std::min<uint64_t>(request.length, traits_.maximum_payload);
 }
@@ -314,7 +319,7 @@ void Session::Start(const Request& request, runtime::Buffer payload, uint64_t he
     case Command::kWriteZeroes:
       return requests_.Add(ServeZeroes(request));
     case Command::kBlockStatus:
-      return requests_.Add(ServeBlockStatus(request));
+      return requests_.Add(ServeBlockStatus(request, held));
     case Command::kDisconnect:
       break;
   }

@@ -115,7 +115,7 @@ class Session final : private ReplyQueue::Owner {
   Task<void> ServeTrim(Request request);
   Task<void> ServeFlush(Request request);
   Task<void> ServeCache(Request request);
-  Task<void> ServeBlockStatus(Request request);
+  Task<void> ServeBlockStatus(Request request, uint64_t held);
 
   // session_replies.cc
   void ReplyDone(const Request& request, const absl::Status& status, uint64_t held);
@@ -123,7 +123,7 @@ class Session final : private ReplyQueue::Owner {
   void ReplyData(const Request& request, ByteRange range, runtime::Buffer data, bool last,
                  uint64_t held);
   void AppendReadChunks(Reply& reply, const Request& request, ByteRange range, bool last);
-  void ReplyStatus(const Request& request, const StatusPlan& plan);
+  void ReplyStatus(const Request& request, const StatusPlan& plan, uint64_t held);
 
   const SessionEnvironment environment_;
   const SessionLimits limits_;

@@ -128,7 +128,7 @@ Task<void> Session::ServeCache(Request request) {
   ReplyDone(request, status, 0);
 }
 
-Task<void> Session::ServeBlockStatus(Request request) {
+Task<void> Session::ServeBlockStatus(Request request, uint64_t held) {
   const block::Limits& limits = root_.limits();
   const StatusRequest wanted{.range = RangeOf(request), .one = Has(request, kFlagReqOne)};
   const StatusOptions options{.granule = ByteCount{policy_.granule},
@@ -153,10 +153,10 @@ Task<void> Session::ServeBlockStatus(Request request) {
   for (std::size_t i = 0; i < operators_.size(); ++i) {
     if (plan.has_answer(i)) continue;
     ReplyError(request, ErrorCode::kEio,
-               negotiated_.meta_contexts[i].name + ": the status of this range is not known", 0);
+               negotiated_.meta_contexts[i].name + ": the status of this range is not known", held);
     co_return;
   }
-  ReplyStatus(request, plan);
+  ReplyStatus(request, plan, held);
 }
 
 }  // namespace gabion::nbd
