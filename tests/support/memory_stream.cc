@@ -21,6 +21,7 @@ class MemoryConnection::End final : public io::Stream {
   Task<absl::StatusOr<std::size_t>> ReadSome(MutableBytes dst) override {
     CHECK(!dst.empty());
     CHECK(!std::exchange(reading_, true));
+    ++c_.read_calls_;
     co_await Dawdle();
     while (c_.to_server_.empty() && !c_.ended_ && !c_.read_shut_ && !c_.shut_ && !c_.broken_) {
       co_await c_.changed_.Wait();

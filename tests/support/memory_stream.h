@@ -44,6 +44,7 @@ class MemoryConnection {
   std::size_t unread() const { return to_server_.size(); }
   uint64_t written() const { return written_; }  // bytes that it could write so far
   uint64_t write_calls() const { return write_calls_; }
+  uint64_t read_calls() const { return read_calls_; }
   bool write_waits() const { return write_waits_; }
   bool read_shut() const { return read_shut_; }
   bool shut() const { return shut_; }            // both directions
@@ -62,6 +63,7 @@ class MemoryConnection {
   uint64_t fail_after_ = kNoLimit;
   uint64_t written_ = 0;
   uint64_t write_calls_ = 0;
+  uint64_t read_calls_ = 0;
   bool write_waits_ = false;
   bool ended_ = false;
   bool read_shut_ = false;
