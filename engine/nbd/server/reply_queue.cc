@@ -7,7 +7,8 @@
 namespace gabion::nbd {
 namespace {
 
-constexpr std::size_t kMaxFree = 256;  // replies kept for reuse per connection
+constexpr std::size_t kMaxFree = 256;       // replies kept for reuse per connection
+constexpr std::size_t kMaxFreePieces = 16;  // those with room for more are not worth their memory
 
 }  // namespace
 
@@ -57,6 +58,7 @@ Task<void> ReplyQueue::Send() {
     }
     Recycle();
   }
+  if (pieces_.capacity() > kMaxFree * kMaxFreePieces) std::vector<Bytes>().swap(pieces_);
   progress_.WakeAll();
 }
 
@@ -68,7 +70,8 @@ void ReplyQueue::Recycle() {
     reply->pieces.clear();
     reply->held_bytes = 0;
     reply->completes = false;
-    if (free_.size() < kMaxFree) free_.push_back(std::move(reply));
+    const bool small = reply->pieces.capacity() <= kMaxFreePieces;
+    if (small && free_.size() < kMaxFree) free_.push_back(std::move(reply));
   }
   finished_ += sending_.size();
   sending_.clear();
