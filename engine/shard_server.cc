@@ -27,7 +27,8 @@ ShardServer::ShardServer(runtime::Shard& shard, runtime::WorkerPool& pool, const
       session_limits_{.max_requests_in_flight = options.nbd.max_requests_in_flight,
                       .max_bytes_in_flight = options.nbd.max_bytes_in_flight.value},
       tasks_(shard.reactor().ready()),
-      opening_(shard.reactor().ready()) {}
+      opening_(shard.reactor().ready()),
+      next_version_(options.first_version) {}
 
 absl::StatusOr<std::unique_ptr<ShardServer>> ShardServer::Create(runtime::Shard& shard,
                                                                  runtime::WorkerPool& pool,
