@@ -163,6 +163,8 @@ Task<absl::Status> ShardServer::CheckUnused(std::string image_name) {
 
 Task<absl::Status> ShardServer::Close() {
   absl::Status status;
+  // All at once: clients that do not take their replies cost one timeout, not one for each export.
+  for (const auto& [name, served] : exports_) served->exported.BeginClose();
   while (!exports_.empty()) {
     std::string name = exports_.begin()->first;
     const absl::Status deleted = co_await DeleteExport(std::move(name), DeleteMode::kHard);
