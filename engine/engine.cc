@@ -233,6 +233,7 @@ absl::Status EngineImpl::StartServers() {
           [&] { server = ShardServer::Create(*shard, workers_, options, *home_, logger_); });
     RETURN_IF_ERROR(server.status());
     servers_.push_back(*std::move(server));
+    options.first_version += uint64_t{1} << 48;
   }
   info_.io_driver = servers_[0]->has_ring() ? "io_uring" : "threads";
   info_.io_driver_reason = servers_[0]->ring_refused();

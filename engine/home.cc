@@ -67,6 +67,7 @@ absl::StatusOr<nbd::ExportInfo> Home::Directory::Find(const std::string& name) {
   if (limit > 0 && known->connections >= limit) {
     return absl::ResourceExhaustedError("the export has as many connections as it may have");
   }
+  told_version_ = known->entry.version_id;
   return known->entry.info;
 }
 
@@ -107,23 +108,25 @@ void Home::Door::OnConnection(io::UniqueFd socket) {
                       "a connection was refused: as many as allowed are open");
     return;
   }
-  home_.tasks_.Add(home_.Receive(std::move(socket), &directory_));
+  home_.tasks_.Add(home_.Receive(std::move(socket), tcp_));
 }
 
-Task<void> Home::Receive(io::UniqueFd socket, nbd::ExportDirectory* directory) {
+Task<void> Home::Receive(io::UniqueFd socket, bool tcp) {
   // The export may live on another shard, where a second descriptor becomes another stream.
   io::UniqueFd second(fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
   std::unique_ptr<io::Stream> stream = io::NewAsioStream(shard_.reactor(), std::move(socket));
   const std::string peer = stream->peer();
   absl::Status status = absl::ResourceExhaustedError("out of file descriptors");
   if (second.valid()) {
+    Directory directory(*this, tcp);
     negotiating_.push_back(stream.get());
     absl::StatusOr<nbd::NegotiationResult> result = co_await nbd::Negotiate(
-        shard_.reactor(), *stream, nbd::HandshakeConfig{}, *directory, options_.handshake_timeout);
+        shard_.reactor(), *stream, nbd::HandshakeConfig{}, directory, options_.handshake_timeout);
     std::erase(negotiating_, stream.get());
     status = result.status();
     if (result.ok()) {
-      status = HandOver(*std::move(result), std::move(second), std::move(stream));
+      status = HandOver(*std::move(result), directory.told_version(), std::move(second),
+                        std::move(stream));
     }
   }
   if (status.ok()) co_return;
@@ -131,8 +134,8 @@ Task<void> Home::Receive(io::UniqueFd socket, nbd::ExportDirectory* directory) {
   slots_.Give();
 }
 
-absl::Status Home::HandOver(nbd::NegotiationResult result, io::UniqueFd socket,
-                            std::unique_ptr<io::Stream> stream) {
+absl::Status Home::HandOver(nbd::NegotiationResult result, uint64_t told_version,
+                            io::UniqueFd socket, std::unique_ptr<io::Stream> stream) {
   const auto found = by_wire_name_.find(result.negotiated.exported.name);
   if (closing_ || found == by_wire_name_.end()) {
     stream->Shutdown();
@@ -140,6 +143,10 @@ absl::Status Home::HandOver(nbd::NegotiationResult result, io::UniqueFd socket,
   }
   const std::string& export_name = found->second;
   Known& known = exports_.at(export_name);
+  if (!known.published || known.entry.version_id != told_version) {
+    stream->Shutdown();
+    return absl::AbortedError("the export changed while the client negotiated");
+  }
   const uint32_t limit = known.entry.max_connections;
   if (limit > 0 && known.connections >= limit) {
     stream->Shutdown();
@@ -147,7 +154,7 @@ absl::Status Home::HandOver(nbd::NegotiationResult result, io::UniqueFd socket,
   }
   ++known.connections;
   Arrival arrival;
-  arrival.version_id = known.entry.version_id;
+  arrival.version_id = told_version;
   arrival.connection_id = next_connection_++;
   arrival.connect_time_us = WallClockMicroseconds();
   logger_.Log(LogLevel::kInfo, "nbd",

@@ -76,30 +76,34 @@ class Home final : public ExportSink {
     uint32_t connections = 0;
   };
 
-  // What clients of one listener may see.
+  // What one client may see; remembers which version of an export it was told last.
   class Directory final : public nbd::ExportDirectory {
    public:
     Directory(Home& home, bool tcp) : home_(home), tcp_(tcp) {}
     absl::StatusOr<nbd::ExportInfo> Find(const std::string& name) override;
     std::vector<nbd::ListedExport> List() override;
+    uint64_t told_version() const { return told_version_; }
+
+   private:
+    Home& home_;
+    const bool tcp_;
+    uint64_t told_version_ = 0;
+  };
+
+  class Door final : public io::Listener::Handler {
+   public:
+    Door(Home& home, bool tcp) : home_(home), tcp_(tcp) {}
+    void OnConnection(io::UniqueFd socket) override;
 
    private:
     Home& home_;
     const bool tcp_;
   };
 
-  class Door final : public io::Listener::Handler {
-   public:
-    Door(Home& home, bool tcp) : home_(home), directory_(home, tcp) {}
-    void OnConnection(io::UniqueFd socket) override;
-
-   private:
-    Home& home_;
-    Directory directory_;
-  };
-
-  Task<void> Receive(io::UniqueFd socket, nbd::ExportDirectory* directory);
-  absl::Status HandOver(nbd::NegotiationResult result, io::UniqueFd socket,
+  Task<void> Receive(io::UniqueFd socket, bool tcp);
+  // `told_version`: what the client was told about, which may have been replaced while it was slow
+  // to take the answer.
+  absl::Status HandOver(nbd::NegotiationResult result, uint64_t told_version, io::UniqueFd socket,
                         std::unique_ptr<io::Stream> stream);
   void EndConnection(const std::string& export_name);
   Known* FindByWireName(const std::string& nbd_name);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -43,6 +44,15 @@ absl::Status CheckIdentity(int fd, const ImageSpec& spec) {
                     {"IMAGE_REPLACED", {{"image", spec.name}}});
 }
 
+// OK if the file still has a name. Called with the locks held, which whoever deletes it takes first:
+// between opening a file and locking it, it may have been deleted.
+absl::Status CheckStillThere(int fd) {
+  struct stat details;
+  if (fstat(fd, &details) != 0) return io::ErrnoStatus(errno, "fstat");
+  if (details.st_nlink > 0) return absl::OkStatus();
+  return absl::NotFoundError("the file has just been deleted");
+}
+
 // True if the file exists and says that it is this image's.
 absl::StatusOr<bool> IsOurs(const io::Directory& pool, const ImageSpec& spec) {
   const absl::StatusOr<io::UniqueFd> fd = pool.Open(spec.file_name, {});
@@ -72,7 +82,12 @@ absl::StatusOr<io::UniqueFd> CreateOrTakeOver(const io::Directory& pool, const I
   if (fd.status().code() != absl::StatusCode::kAlreadyExists) return fd;
   ASSIGN_OR_RETURN(const bool ours, IsOurs(pool, spec));
   if (!ours) return Taken(spec);
-  return pool.Open(spec.file_name, {.writable = true});
+  fd = pool.Open(spec.file_name, {.writable = true});
+  RETURN_IF_ERROR(fd.status());
+  // Nobody makes a file anew while somebody uses it. The locks go with the descriptor.
+  io::FileLock lock(fd->get());
+  RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kWriter));
+  return fd;
 }
 
 absl::Status Finish(int fd, uint64_t size) {
@@ -154,6 +169,7 @@ absl::StatusOr<OpenedImage> OpenImageFile(const io::Directory& pool, const Image
   if (!lock_fd.valid()) return Annotate(io::ErrnoStatus(errno, "dup"), spec.name);
   io::FileLock lock(lock_fd.get());
   RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kReader));
+  RETURN_IF_ERROR(Annotate(CheckStillThere(lock_fd.get()), spec.name));
   return OpenedImage{*std::move(file), std::move(lock_fd), lock};
 }
 

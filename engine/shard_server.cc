@@ -27,7 +27,8 @@ ShardServer::ShardServer(runtime::Shard& shard, runtime::WorkerPool& pool, const
       session_limits_{.max_requests_in_flight = options.nbd.max_requests_in_flight,
                       .max_bytes_in_flight = options.nbd.max_bytes_in_flight.value},
       tasks_(shard.reactor().ready()),
-      opening_(shard.reactor().ready()) {}
+      opening_(shard.reactor().ready()),
+      next_version_(options.first_version) {}
 
 absl::StatusOr<std::unique_ptr<ShardServer>> ShardServer::Create(runtime::Shard& shard,
                                                                  runtime::WorkerPool& pool,
@@ -162,6 +163,8 @@ Task<absl::Status> ShardServer::CheckUnused(std::string image_name) {
 
 Task<absl::Status> ShardServer::Close() {
   absl::Status status;
+  // All at once: clients that do not take their replies cost one timeout, not one for each export.
+  for (const auto& [name, served] : exports_) served->exported.BeginClose();
   while (!exports_.empty()) {
     std::string name = exports_.begin()->first;
     const absl::Status deleted = co_await DeleteExport(std::move(name), DeleteMode::kHard);

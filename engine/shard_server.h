@@ -59,7 +59,8 @@ class ShardServer final : private Image::GrowthObserver {
     IoDriver io_driver = IoDriver::kAuto;
     bool direct_io = false;
     NbdOptions nbd;
-    uint64_t budget_bytes = 0;  // this shard's part of max_bytes_in_flight_total
+    uint64_t budget_bytes = 0;   // this shard's part of max_bytes_in_flight_total
+    uint64_t first_version = 1;  // ids of export versions, unique among all shards
   };
 
   // kUnavailable if io_uring is required and refused.
@@ -144,7 +145,7 @@ class ShardServer final : private Image::GrowthObserver {
   KeyedMutex opening_;  // by image name
   std::map<std::string, std::unique_ptr<Image>> images_;
   std::map<std::string, std::unique_ptr<Served>> exports_;
-  uint64_t next_version_ = 1;
+  uint64_t next_version_;
 };
 
 }  // namespace gabion::engine

@@ -6,7 +6,6 @@
 
 #include "engine/base/check.h"
 #include "engine/runtime/event.h"
-#include "engine/runtime/task.h"
 
 namespace gabion::nbd {
 
@@ -15,11 +14,7 @@ class ByteBudget {
  public:
   ByteBudget(runtime::ReadyQueue& ready, uint64_t limit) : limit_(limit), freed_(ready) {}
 
-  // Waits until `bytes` fit; something larger than the whole budget is let in alone.
-  Task<void> Take(uint64_t bytes) {
-    while (used_ > 0 && used_ + bytes > limit_) co_await freed_.Wait();
-    used_ += bytes;
-  }
+  // False if `bytes` do not fit now; something larger than the whole budget is let in alone.
   bool TryTake(uint64_t bytes) {
     if (used_ > 0 && used_ + bytes > limit_) return false;
     used_ += bytes;
@@ -30,6 +25,13 @@ class ByteBudget {
     used_ -= bytes;
     if (bytes > 0) freed_.WakeAll();
   }
+
+  // co_await budget.Changed(): then bytes have come back, or somebody has called Nudge(). Who waits
+  // for bytes also looks out for the end of its own connection, since those who hold the bytes may
+  // hold them for as long as they like.
+  auto Changed() { return freed_.Wait(); }
+  void Nudge() { freed_.WakeAll(); }
+
   uint64_t used() const { return used_; }
 
  private:

@@ -118,9 +118,13 @@ bool Export::CloseSession(uint64_t connection_id) {
   return false;
 }
 
-Task<void> Export::Close() {
+void Export::BeginClose() {
   closing_ = true;
   for (const auto& entry : sessions_) entry->session->Close();
+}
+
+Task<void> Export::Close() {
+  BeginClose();
   co_await serving_.Drain();
 }
 

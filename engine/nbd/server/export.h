@@ -67,7 +67,9 @@ class Export {
   // False if there is no such connection.
   bool CloseSession(uint64_t connection_id);
 
-  // Closes every connection after what is in flight, and admits none from now on.
+  // Ends every connection after what is in flight, and admits none from now on. Close() does so too,
+  // and waits until they have ended.
+  void BeginClose();
   Task<void> Close();
 
   // Called with the id of every connection that has ended, on the shard.

@@ -7,12 +7,13 @@
 namespace gabion::nbd {
 namespace {
 
-constexpr std::size_t kMaxFree = 256;  // replies kept for reuse per connection
+constexpr std::size_t kMaxFree = 256;       // replies kept for reuse per connection
+constexpr std::size_t kMaxFreePieces = 16;  // those with room for more are not worth their memory
 
 }  // namespace
 
 ReplyQueue::ReplyQueue(runtime::Reactor& reactor, io::Stream& stream, Owner& owner)
-    : reactor_(reactor), stream_(stream), owner_(owner), emptied_(reactor.ready()) {}
+    : reactor_(reactor), stream_(stream), owner_(owner), progress_(reactor.ready()) {}
 
 ReplyQueue::~ReplyQueue() { CHECK(idle()); }
 
@@ -30,6 +31,7 @@ Reply& ReplyQueue::New() {
 void ReplyQueue::Push(Reply& reply) {
   CHECK(filling_.get() == &reply);
   waiting_.push_back(std::move(filling_));
+  ++pushed_;
   if (hook_waits_ || !sending_.empty()) return;
   hook_waits_ = true;
   reactor_.AtTurnEnd(*this);
@@ -56,7 +58,8 @@ Task<void> ReplyQueue::Send() {
     }
     Recycle();
   }
-  emptied_.WakeAll();
+  if (pieces_.capacity() > kMaxFree * kMaxFreePieces) std::vector<Bytes>().swap(pieces_);
+  progress_.WakeAll();
 }
 
 void ReplyQueue::Recycle() {
@@ -67,13 +70,21 @@ void ReplyQueue::Recycle() {
     reply->pieces.clear();
     reply->held_bytes = 0;
     reply->completes = false;
-    if (free_.size() < kMaxFree) free_.push_back(std::move(reply));
+    const bool small = reply->pieces.capacity() <= kMaxFreePieces;
+    if (small && free_.size() < kMaxFree) free_.push_back(std::move(reply));
   }
+  finished_ += sending_.size();
   sending_.clear();
+  progress_.WakeAll();
+}
+
+Task<void> ReplyQueue::DrainPushed() {
+  const uint64_t target = pushed_;
+  while (finished_ < target) co_await progress_.Wait();
 }
 
 Task<void> ReplyQueue::Drain() {
-  while (!idle()) co_await emptied_.Wait();
+  while (!idle()) co_await progress_.Wait();
 }
 
 }  // namespace gabion::nbd

@@ -52,7 +52,9 @@ class ReplyQueue final : private runtime::TurnHook {
   void Push(Reply& reply);
 
   bool idle() const { return waiting_.empty() && sending_.empty() && !hook_waits_; }
-  // Waits until everything that was pushed has been sent or dropped.
+  // Waits until everything that was pushed before this call has been sent or dropped.
+  Task<void> DrainPushed();
+  // Waits until nothing is left to be sent, including what is pushed meanwhile.
   Task<void> Drain();
 
  private:
@@ -63,13 +65,15 @@ class ReplyQueue final : private runtime::TurnHook {
   runtime::Reactor& reactor_;
   io::Stream& stream_;
   Owner& owner_;
-  runtime::Signal emptied_;
+  runtime::Signal progress_;  // replies were sent, or the last of them was
   std::vector<std::unique_ptr<Reply>> waiting_;
   std::vector<std::unique_ptr<Reply>> sending_;
   std::vector<std::unique_ptr<Reply>> free_;
   std::unique_ptr<Reply> filling_;
   std::vector<Bytes> pieces_;  // of sending_
   Task<void> send_;
+  uint64_t pushed_ = 0;  // replies, ever
+  uint64_t finished_ = 0;
   bool hook_waits_ = false;
   bool failed_ = false;
 };

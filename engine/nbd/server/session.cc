@@ -42,16 +42,33 @@ SessionTraits TraitsOf(const Negotiated& negotiated, const SessionPolicy& policy
 
 }  // namespace
 
-// Ends a connection whose client does not take its last replies.
+// Ends a closing connection whose client does not take its last replies. A disk that is slow to
+// answer is not the client's fault: only time in which replies wait to be taken counts.
 class Session::CloseTimer final : public runtime::Clock::Timer {
  public:
-  CloseTimer(runtime::Clock& clock, io::Stream& stream) : clock_(clock), stream_(stream) {}
+  explicit CloseTimer(Session& session)
+      : session_(session), clock_(session.environment_.reactor.clock()) {
+    Arm();
+  }
   ~CloseTimer() { clock_.Cancel(*this); }
-  void Fire() override { stream_.Shutdown(); }
+
+  void Fire() override {
+    if (!session_.replies_.idle() && session_.replies_sent_ == replies_sent_) {
+      session_.stream_->Shutdown();
+    } else {
+      Arm();
+    }
+  }
 
  private:
+  void Arm() {
+    replies_sent_ = session_.replies_sent_;
+    clock_.Schedule(*this, clock_.Now() + session_.limits_.close_timeout);
+  }
+
+  Session& session_;
   runtime::Clock& clock_;
-  io::Stream& stream_;
+  uint64_t replies_sent_ = 0;
 };
 
 Session::Session(const SessionEnvironment& environment, const SessionLimits& limits,
@@ -101,10 +118,9 @@ void Session::Close() {
   if (closing_) return;
   closing_ = true;
   stream_->ShutdownRead();
-  close_timer_ = std::make_unique<CloseTimer>(environment_.reactor.clock(), *stream_);
-  environment_.reactor.clock().Schedule(*close_timer_,
-                                        environment_.reactor.clock().Now() + limits_.close_timeout);
+  close_timer_ = std::make_unique<CloseTimer>(*this);
   freed_.WakeAll();
+  environment_.budget.Nudge();
 }
 
 void Session::SetReadOnly() { traits_.transmission_flags |= kReadOnly; }
@@ -115,6 +131,7 @@ void Session::OnReplySent(uint64_t held_bytes, bool completes) {
     environment_.budget.Give(held_bytes);
   }
   if (completes) --in_flight_;
+  ++replies_sent_;
   freed_.WakeAll();
 }
 
@@ -123,6 +140,7 @@ void Session::OnSendFailed(const absl::Status& status) {
                           absl::StrCat(peer(), ": connection lost: ", status.message()));
   broken_ = true;
   stream_->Shutdown();
+  environment_.budget.Nudge();
 }
 
 Task<bool> Session::Receive() {
@@ -176,6 +194,11 @@ void Session::Count(const Request& request, const Verdict& verdict) {
 
 // How many bytes of payload a request makes us hold at a time.
 uint64_t Session::HeldBytes(const Request& request, const Verdict& verdict) const {
+  if (request.Is(Command::kBlockStatus)) {
+    const uint64_t units = request.length / uint64_t{policy_.granule} + 2;
+    const uint64_t most = (request.flags & kFlagReqOne) != 0 ? 1 : limits_.max_descriptors;
+    return std::min(units, most) * kDescriptorSize * operators_.size();
+  }
   if (!request.Is(Command::kRead)) return verdict.payload_bytes;
   return std::min<uint64_t>(request.length, traits_.maximum_payload);
 }
@@ -202,19 +225,34 @@ bool Session::StartAtOnce(const Request& request, const Verdict& verdict) {
   return true;
 }
 
+// Takes `held` bytes of the budget when they, and a slot, are there. False if the connection ends
+// first: the bytes may be held by other connections, for as long as their clients like.
+Task<bool> Session::WaitForRoom(uint64_t held) {
+  while (!broken_ && !closing_) {
+    if (!HasRoom(held)) {
+      co_await freed_.Wait();
+    } else if (environment_.budget.TryTake(held)) {
+      co_return true;
+    } else {
+      co_await environment_.budget.Changed();
+    }
+  }
+  co_return false;
+}
+
 Task<bool> Session::StartWhenPossible(Request request, Verdict verdict) {
   const uint64_t held = verdict.ok() ? HeldBytes(request, verdict) : 0;
-  while (!broken_ && !HasRoom(held)) co_await freed_.Wait();
+  const bool has_room = co_await WaitForRoom(held);
+  if (!has_room) co_return false;
   ++in_flight_;
   bytes_in_flight_ += held;
-  co_await environment_.budget.Take(held);
-  bool received = !broken_;
-  if (received && !verdict.ok()) {
+  bool received = false;
+  if (!verdict.ok()) {
     received = co_await DiscardPayload(verdict.payload_bytes);
     if (received) co_return Refuse(request, verdict);
   }
   runtime::Buffer payload;
-  if (received) {
+  if (verdict.ok()) {
     payload = environment_.buffers.Allocate(verdict.payload_bytes);
     received = co_await ReceivePayload(payload.bytes());
   }
@@ -240,6 +278,7 @@ Task<bool> Session::ReceivePayload(MutableBytes into) {
 }
 
 Task<bool> Session::DiscardPayload(uint64_t length) {
+  expect_long_payload_ = false;  // it goes nowhere: take as much as fits at a time
   while (length > 0) {
     if (begin_ == end_) {
       const bool received = co_await Receive();
@@ -281,7 +320,7 @@ void Session::Start(const Request& request, runtime::Buffer payload, uint64_t he
     case Command::kWriteZeroes:
       return requests_.Add(ServeZeroes(request));
     case Command::kBlockStatus:
-      return requests_.Add(ServeBlockStatus(request));
+      return requests_.Add(ServeBlockStatus(request, held));
     case Command::kDisconnect:
       break;
   }

@@ -43,7 +43,7 @@ struct SessionLimits {
   uint32_t max_requests_in_flight = 128;
   uint64_t max_bytes_in_flight = 64 * kMiB;
   uint32_t max_descriptors = 131072;  // per BLOCK_STATUS context; at most kMaxDescriptors
-  // How long a closing connection may take to accept its last replies.
+  // How long the client of a closing connection may leave replies that wait for it untouched.
   runtime::Duration close_timeout = std::chrono::seconds(5);
 };
 
@@ -98,6 +98,7 @@ class Session final : private ReplyQueue::Owner {
   void Count(const Request& request, const Verdict& verdict);
   uint64_t HeldBytes(const Request& request, const Verdict& verdict) const;
   bool HasRoom(uint64_t bytes) const;
+  Task<bool> WaitForRoom(uint64_t held);
   bool StartAtOnce(const Request& request, const Verdict& verdict);
   Task<bool> StartWhenPossible(Request request, Verdict verdict);
   Task<bool> ReceivePayload(MutableBytes into);
@@ -114,7 +115,7 @@ class Session final : private ReplyQueue::Owner {
   Task<void> ServeTrim(Request request);
   Task<void> ServeFlush(Request request);
   Task<void> ServeCache(Request request);
-  Task<void> ServeBlockStatus(Request request);
+  Task<void> ServeBlockStatus(Request request, uint64_t held);
 
   // session_replies.cc
   void ReplyDone(const Request& request, const absl::Status& status, uint64_t held);
@@ -122,7 +123,7 @@ class Session final : private ReplyQueue::Owner {
   void ReplyData(const Request& request, ByteRange range, runtime::Buffer data, bool last,
                  uint64_t held);
   void AppendReadChunks(Reply& reply, const Request& request, ByteRange range, bool last);
-  void ReplyStatus(const Request& request, const StatusPlan& plan);
+  void ReplyStatus(const Request& request, const StatusPlan& plan, uint64_t held);
 
   const SessionEnvironment environment_;
   const SessionLimits limits_;
@@ -143,6 +144,7 @@ class Session final : private ReplyQueue::Owner {
   runtime::Signal freed_;  // a slot or bytes came back
   uint32_t in_flight_ = 0;
   uint64_t bytes_in_flight_ = 0;
+  uint64_t replies_sent_ = 0;
   std::unique_ptr<CloseTimer> close_timer_;
   bool closing_ = false;
   bool expect_long_payload_ = false;

@@ -110,7 +110,7 @@ void Session::AppendReadChunks(Reply& reply, const Request& request, ByteRange r
 }
 
 // One chunk per selected context, in the order of the negotiation.
-void Session::ReplyStatus(const Request& request, const StatusPlan& plan) {
+void Session::ReplyStatus(const Request& request, const StatusPlan& plan, uint64_t held) {
   const std::size_t contexts = negotiated_.meta_contexts.size();
   for (std::size_t i = 0; i < contexts; ++i) {
     descriptors_.clear();
@@ -128,6 +128,7 @@ void Session::ReplyStatus(const Request& request, const StatusPlan& plan) {
                        static_cast<uint32_t>(descriptor.status));
     }
     reply.pieces.push_back(Bytes(reply.payload.bytes()));
+    reply.held_bytes = last ? held : 0;
     reply.completes = last;
     replies_.Push(reply);
   }

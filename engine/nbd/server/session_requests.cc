@@ -46,10 +46,10 @@ Task<void> Session::ServeRead(Request request, uint64_t held) {
 }
 
 // A read that is longer than the largest payload: one buffer at a time, each sent before the next
-// is read. All of it passes the gate once, so that it sees one version of the disk's tree.
+// is read. Each piece passes the gate by itself: whoever holds the gate must not wait for a client
+// to take its replies. The pieces agree with their own bytes, whatever changes in between.
 Task<void> Session::ServeLongRead(Request request, uint64_t held) {
   CHECK(traits_.structured);
-  const runtime::Turnstile::Pass pass = co_await gate_.Enter();
   const uint64_t piece_bytes = held;
   const ByteRange whole = RangeOf(request);
   uint64_t done = 0;
@@ -57,7 +57,11 @@ Task<void> Session::ServeLongRead(Request request, uint64_t held) {
     const uint64_t length = std::min(piece_bytes, whole.length.value - done);
     const ByteRange piece{whole.offset + ByteCount{done}, ByteCount{length}};
     runtime::Buffer data = environment_.buffers.Allocate(length);
-    const absl::Status status = co_await root_.Read(piece, data.bytes());
+    absl::Status status;
+    {
+      const runtime::Turnstile::Pass pass = co_await gate_.Enter();
+      status = co_await root_.Read(piece, data.bytes());
+    }
     done += length;
     if (!status.ok()) {
       ReplyDone(request, status, held);
@@ -66,7 +70,7 @@ Task<void> Session::ServeLongRead(Request request, uint64_t held) {
     const bool last = done == whole.length.value;
     ReplyData(request, piece, std::move(data), last, last ? held : 0);
     if (last || broken_) break;
-    co_await replies_.Drain();
+    co_await replies_.DrainPushed();
   }
   if (done < whole.length.value) ReplyDone(request, absl::AbortedError("connection lost"), held);
 }
@@ -124,7 +128,7 @@ Task<void> Session::ServeCache(Request request) {
   ReplyDone(request, status, 0);
 }
 
-Task<void> Session::ServeBlockStatus(Request request) {
+Task<void> Session::ServeBlockStatus(Request request, uint64_t held) {
   const block::Limits& limits = root_.limits();
   const StatusRequest wanted{.range = RangeOf(request), .one = Has(request, kFlagReqOne)};
   const StatusOptions options{.granule = ByteCount{policy_.granule},
@@ -149,10 +153,10 @@ Task<void> Session::ServeBlockStatus(Request request) {
   for (std::size_t i = 0; i < operators_.size(); ++i) {
     if (plan.has_answer(i)) continue;
     ReplyError(request, ErrorCode::kEio,
-               negotiated_.meta_contexts[i].name + ": the status of this range is not known", 0);
+               negotiated_.meta_contexts[i].name + ": the status of this range is not known", held);
     co_return;
   }
-  ReplyStatus(request, plan);
+  ReplyStatus(request, plan, held);
 }
 
 }  // namespace gabion::nbd
