@@ -45,10 +45,11 @@ quoted() {
   printf '\n'
 }
 
-ctl() { gabionctl --socket "$socket" call "$@"; }
+export GABION_SERVER=unix:$socket
+ctl() { gabionctl call "$@"; }
 
 print_call() {
-  printf '$ gabionctl --socket %s call' "$socket"
+  printf '$ gabionctl call'
   quoted "$@"
   printf '# '
   ctl --print-grpcurl "$@"

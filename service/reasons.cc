@@ -27,8 +27,6 @@ constexpr ErrorReason kAll[] = {
     reason::kImageInUse,
     reason::kImageNotActive,
     reason::kImageLocked,
-    reason::kImageReplaced,
-    reason::kImageNotWritable,
     reason::kImageCorrupt,
     reason::kPathOutsidePool,
     reason::kPoolFull,
