@@ -43,7 +43,9 @@ MapExtent MapMerger::FromAtom(const block::Extent& atom) const {
   piece.layer = in_no_layer ? 0 : atom.layer;
   piece.min_depth = piece.layer;
   piece.max_depth = piece.layer;
-  piece.host_offset = atom.compressed ? kNoHostOffset : atom.host_offset;
+  // A hole has a place in the file, but no bytes there.
+  const bool has_bytes = piece.allocated && !atom.compressed;
+  piece.host_offset = has_bytes ? atom.host_offset : kNoHostOffset;
   return piece;
 }
 

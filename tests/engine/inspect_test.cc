@@ -48,6 +48,15 @@ TEST(MapMergerTest, GranularityZeroTellsAtomsAsTheyAre) {
   EXPECT_EQ(runs[3], (MapExtent{Range(10, 1), true, true, 1, 1, 1, 1010}));
 }
 
+TEST(MapMergerTest, HoleHasNoHostOffsetEvenIfItsLayerTellsOne) {
+  const Extent hole{Range(0, 512), ExtentKind::kZero, 1, 0, false};
+  const Extent compressed{Range(512, 512), ExtentKind::kData, 1, 4096, true};
+  const auto runs = Merge({hole, compressed}, 0);
+  ASSERT_EQ(runs.size(), 2u);
+  EXPECT_EQ(runs[0].host_offset, kNoHostOffset);
+  EXPECT_EQ(runs[1].host_offset, kNoHostOffset);
+}
+
 TEST(MapMergerTest, UnitWithAnyDataIsData) {
   const auto runs = Merge({Hole(0, 511), Data(511, 1), Hole(512, 512)}, 512);
   ASSERT_EQ(runs.size(), 2u);
