@@ -42,7 +42,7 @@ class CallersTest(harness.GabionTestCase):
             command = buf_command(words) if self.tool == "buf" else words
             with self.subTest(" ".join(command[-3:])):
                 done = run(*command, ok=False)
-                said = done.stdout + done.stderr + decoded_details(done.stdout)
+                said = done.stdout + done.stderr + decoded_details(done.stdout + done.stderr)
                 expected = self.refusal_of(words)
                 if expected:
                     self.assertNotEqual(done.returncode, 0)
