@@ -27,6 +27,7 @@ std::string FieldOf(const ErrorReason& reason, std::string_view engine_field,
           {reason::kSizeMismatch.name, &EngineCall::size_field},
           {reason::kPathOutsidePool.name, &EngineCall::file_field},
           {reason::kFormatMismatch.name, &EngineCall::file_field},
+          {reason::kFieldInvalid.name, &EngineCall::file_field},
           {reason::kOffsetBeyondEnd.name, &EngineCall::offset_field},
       };
   const auto found = kFields->find(reason.name);
@@ -98,6 +99,9 @@ std::optional<ErrorReason> ReasonOfCode(absl::StatusCode code, const EngineCall&
       return std::nullopt;
     case absl::StatusCode::kOutOfRange:
       return call.size_field.empty() ? reason::kOffsetBeyondEnd : reason::kSizeOutOfRange;
+    case absl::StatusCode::kInvalidArgument:
+      if (!call.file_field.empty()) return reason::kFieldInvalid;
+      return std::nullopt;
     case absl::StatusCode::kPermissionDenied:
       if (!call.file_field.empty()) return reason::kPathOutsidePool;
       if (!call.offset_field.empty()) return reason::kExportReadOnly;

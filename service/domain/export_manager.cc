@@ -28,7 +28,8 @@ EngineCall About(const v1::Export& exported) {
 void Show(const engine::ExportState& state, const engine::EngineInfo& engine,
           v1::Export* exported) {
   exported->set_state(exported->enabled() ? v1::Export::STATE_ACTIVE : v1::Export::STATE_HIDDEN);
-  *exported->mutable_effective_block_sizes() = Tell(state.effective, state.generation);
+  *exported->mutable_effective_block_sizes() =
+      Tell(state.effective, exported->name(), state.generation);
   exported->set_connection_count(state.connection_count);
   for (std::string& uri : UrisOf(*exported, engine)) exported->add_uris(std::move(uri));
 }

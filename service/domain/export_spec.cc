@@ -75,10 +75,12 @@ v1::EffectiveBlockSizes::Origin ToProto(block::SizeOrigin origin) {
   return v1::EffectiveBlockSizes::ORIGIN_UNSPECIFIED;
 }
 
-void Tell(const block::EffectiveSize& size, v1::EffectiveBlockSizes::Value* value) {
+void Tell(const block::EffectiveSize& size, const std::string& export_name,
+          v1::EffectiveBlockSizes::Value* value) {
   value->set_bytes(size.bytes);
   value->set_origin(ToProto(size.origin));
-  value->set_determined_by(size.determined_by);
+  value->set_determined_by(size.origin == block::SizeOrigin::kPolicy ? export_name
+                                                                     : size.determined_by);
 }
 
 }  // namespace
@@ -111,11 +113,12 @@ absl::Status CheckIsBuilt(const v1::Export& exported) {
   return Error(reason::kFeatureNotBuilt, kMessage).Field("export.access.transport", kMessage);
 }
 
-v1::EffectiveBlockSizes Tell(const block::EffectiveBlockSizes& sizes, uint64_t generation) {
+v1::EffectiveBlockSizes Tell(const block::EffectiveBlockSizes& sizes,
+                             const std::string& export_name, uint64_t generation) {
   v1::EffectiveBlockSizes told;
-  Tell(sizes.minimum, told.mutable_minimum());
-  Tell(sizes.preferred, told.mutable_preferred());
-  Tell(sizes.maximum_payload, told.mutable_maximum_payload());
+  Tell(sizes.minimum, export_name, told.mutable_minimum());
+  Tell(sizes.preferred, export_name, told.mutable_preferred());
+  Tell(sizes.maximum_payload, export_name, told.mutable_maximum_payload());
   told.set_export_size_bytes(sizes.export_size.value);
   told.set_generation(generation);
   return told;

@@ -17,7 +17,8 @@ engine::ExportSpec SpecOf(const v1::Export& exported, const engine::ImageSpec& i
 // UNIMPLEMENTED for what the API has words for and this version does not do.
 absl::Status CheckIsBuilt(const v1::Export& exported);
 
-v1::EffectiveBlockSizes Tell(const block::EffectiveBlockSizes& sizes, uint64_t generation);
+v1::EffectiveBlockSizes Tell(const block::EffectiveBlockSizes& sizes,
+                             const std::string& export_name, uint64_t generation);
 
 // The URIs under which clients reach the export, given where the engine listens.
 std::vector<std::string> UrisOf(const v1::Export& exported, const engine::EngineInfo& engine);

@@ -275,7 +275,7 @@ def main():
     try:
         path = os.path.join(work, "file")
         make_file(path, options.size)
-        binaries = {"gabiond": f"{options.build}/service/gabiond", "gabionctl": f"{options.build}/service/ctl/gabionctl",
+        binaries = {"gabiond": f"{options.build}/bin/gabiond", "gabionctl": f"{options.build}/bin/gabionctl",
                     "flags": options.gabiond_flag}
         for name in options.servers:
             servers[name] = SERVERS[name](work, path, binaries)

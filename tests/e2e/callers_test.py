@@ -1,6 +1,7 @@
 """callers_test.py grpcurl|buf: the calls that the tour prints for grpcurl, made by that program, which learns the
 messages by reflection."""
 
+import base64
 import os
 import re
 import shlex
@@ -21,6 +22,12 @@ def buf_command(words):
             "http://localhost/" + method]
 
 
+def decoded_details(text):
+    """What is readable in the details of an error that buf prints, which leaves them packed."""
+    values = re.findall(r'"value": "([A-Za-z0-9+/]+)"', text)
+    return " ".join(base64.b64decode(value + "=" * (-len(value) % 4)).decode(errors="replace") for value in values)
+
+
 class CallersTest(harness.GabionTestCase):
     tool = "grpcurl"
 
@@ -35,7 +42,7 @@ class CallersTest(harness.GabionTestCase):
             command = buf_command(words) if self.tool == "buf" else words
             with self.subTest(" ".join(command[-3:])):
                 done = run(*command, ok=False)
-                said = done.stdout + done.stderr
+                said = done.stdout + done.stderr + decoded_details(done.stdout + done.stderr)
                 expected = self.refusal_of(words)
                 if expected:
                     self.assertNotEqual(done.returncode, 0)

@@ -269,12 +269,24 @@ class ImportTest(harness.GabionTestCase):
         handle.flush()
         self.assertEqual(harness.read_file(source)[:7], b"content")
 
+    def inodes(self):
+        return [os.stat(os.path.join(self.daemon.pool, name)).st_ino for name in os.listdir(self.daemon.pool)]
+
     def test_move_takes_the_file_itself(self):
-        source = self.put("moved.raw", size=MiB)
+        source = self.put("source.img", size=MiB)
         inode = os.stat(source).st_ino
-        self.daemon.call("ImageService/ImportImage", self.import_request("moved", "moved.raw", move=True))
+        self.daemon.call("ImageService/ImportImage", self.import_request("moved", "source.img", move=True))
         self.assertFalse(os.path.exists(source))
-        self.assertIn(inode, [os.stat(os.path.join(self.daemon.pool, f)).st_ino for f in os.listdir(self.daemon.pool)])
+        self.assertIn(inode, self.inodes())
+
+    def test_a_file_that_has_the_name_of_the_images_own_already_can_be_moved_too(self):
+        inode = os.stat(self.put("same.raw", size=MiB)).st_ino
+        self.daemon.call("ImageService/ImportImage", self.import_request("same", "same.raw", move=True))
+        self.assertIn(inode, self.inodes())
+        error = self.daemon.refusal("ImageService/ImportImage", self.import_request("other", "same.raw", move=True))
+        self.assertEqual((error.code, error.reason), ("FAILED_PRECONDITION", "IMAGE_IN_USE"))
+        self.daemon.create_export("same", "same")
+        self.assertEqual(self.connect(self.daemon.uri("same")).pread(7, 0), b"content")
 
     def test_nothing_leads_out_of_the_pool(self):
         outside = write_file(self.daemon.file("outside.raw"), (0, b"secret"))
