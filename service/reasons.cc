@@ -27,6 +27,8 @@ constexpr ErrorReason kAll[] = {
     reason::kImageInUse,
     reason::kImageNotActive,
     reason::kImageLocked,
+    reason::kImageNotWritable,
+    reason::kImageReplaced,
     reason::kImageCorrupt,
     reason::kPathOutsidePool,
     reason::kPoolFull,

@@ -55,6 +55,7 @@ TEST_F(ExportManagerTest, PolicyReachesTheEngineAndItsOutcomeTheCaller) {
   EXPECT_EQ(exported->effective_block_sizes().minimum().bytes(), 4096u);
   EXPECT_EQ(exported->effective_block_sizes().minimum().origin(),
             v1::EffectiveBlockSizes::ORIGIN_POLICY);
+  EXPECT_EQ(exported->effective_block_sizes().minimum().determined_by(), "exports/e");
   EXPECT_EQ(exported->effective_block_sizes().export_size_bytes(), 1'003'520u);
   EXPECT_THAT(exported->uris(),
               ElementsAre("nbd+unix:///disk%2F%C3%A4?socket=/run/gabion%20test/nbd.sock",
