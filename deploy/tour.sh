@@ -46,6 +46,7 @@ quoted() {
 }
 
 export GABION_SERVER=unix:$socket
+printf '$ export GABION_SERVER=%s\n' "$GABION_SERVER"
 ctl() { gabionctl call "$@"; }
 
 print_call() {

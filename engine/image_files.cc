@@ -44,8 +44,8 @@ absl::Status CheckIdentity(int fd, const ImageSpec& spec) {
                     {"IMAGE_REPLACED", {{"image", spec.name}}});
 }
 
-// OK if the file still has a name. Called with the locks held, which whoever deletes it takes first:
-// between opening a file and locking it, it may have been deleted.
+// OK if the file still has a name. Called with the locks held, which whoever deletes it takes
+// first: between opening a file and locking it, it may have been deleted.
 absl::Status CheckStillThere(int fd) {
   struct stat details;
   if (fstat(fd, &details) != 0) return io::ErrnoStatus(errno, "fstat");

@@ -120,6 +120,7 @@ v1::EffectiveBlockSizes Tell(const block::EffectiveBlockSizes& sizes,
   Tell(sizes.preferred, export_name, told.mutable_preferred());
   Tell(sizes.maximum_payload, export_name, told.mutable_maximum_payload());
   told.set_export_size_bytes(sizes.export_size.value);
+  told.set_truncated_bytes(sizes.lost.value);
   told.set_generation(generation);
   return told;
 }
