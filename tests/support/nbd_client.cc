@@ -98,7 +98,9 @@ std::size_t NbdClient::TakeChunk() {
     return received_.size();
   }
   TakePayload(found->second, type, std::string_view(received_).substr(20, length));
-  if (type == 0) EXPECT_EQ(flags, 1);
+  if (type == 0) {
+    EXPECT_EQ(flags, 1);
+  }
   if (flags & 1) Complete(cookie);
   return 20 + length;
 }
@@ -146,7 +148,9 @@ void NbdClient::TakeData(NbdReply& reply, uint64_t offset, uint64_t length, bool
   for (const NbdChunk& other : reply.chunks) {
     EXPECT_TRUE(offset + length <= other.offset || other.offset + other.length <= offset);
   }
-  if (request.flags & kDf) EXPECT_TRUE(reply.chunks.empty()) << "a second chunk in spite of DF";
+  if (request.flags & kDf) {
+    EXPECT_TRUE(reply.chunks.empty()) << "a second chunk in spite of DF";
+  }
   CheckBoundary(request, offset);
   CheckBoundary(request, offset + length);
   reply.chunks.push_back({offset, length, hole});
@@ -183,13 +187,17 @@ void NbdClient::CheckDescriptors(const NbdReply& reply,
     EXPECT_LE(list[i].length, 0xffff0000u);
     EXPECT_LT(at, end) << "a descriptor behind the request";
     EXPECT_NE(list[i].status, 1u) << "a bare hole";
-    if (i > 0) EXPECT_EQ(at % granule, 0u);
+    if (i > 0) {
+      EXPECT_EQ(at % granule, 0u);
+    }
     at += list[i].length;
   }
   EXPECT_LE(at, promises_.export_size);
   EXPECT_LE(at, (end + granule - 1) / granule * granule) << "looks ahead more than one unit";
   const bool aligned = request.offset % granule == 0 && request.length % granule == 0;
-  if (aligned) EXPECT_EQ(at % granule, 0u);
+  if (aligned) {
+    EXPECT_EQ(at % granule, 0u);
+  }
   if ((request.flags & kReqOne) == 0) return;
   EXPECT_EQ(list.size(), 1u);
   EXPECT_LE(at, end);
@@ -220,7 +228,9 @@ void NbdClient::CheckCovered(const NbdReply& reply) const {
     EXPECT_EQ(covered, reply.request.length);
     EXPECT_EQ(reply.data.size(), reply.request.length);
   }
-  if (reply.request.command == kBlockStatus) EXPECT_EQ(reply.status.size(), promises_.contexts);
+  if (reply.request.command == kBlockStatus) {
+    EXPECT_EQ(reply.status.size(), promises_.contexts);
+  }
 }
 
 }  // namespace gabion::test

@@ -38,8 +38,8 @@ struct NbdReply {
   NbdRequest request;
   uint32_t error = 0;
   std::string message;
-  std::string data;              // of a READ without error: all of it
-  std::vector<NbdChunk> chunks;  // in the order of arrival
+  std::string data;                                       // of a READ without error: all of it
+  std::vector<NbdChunk> chunks;                           // in the order of arrival
   std::map<uint32_t, std::vector<NbdDescriptor>> status;  // by context id
 };
 
