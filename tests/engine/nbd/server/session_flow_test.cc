@@ -162,14 +162,15 @@ TEST_F(SessionTest, LongReadDoesNotHoldTheGateWhileItsClientDoesNotRead) {
 }
 
 TEST_F(SessionTest, LongReadIsNotStarvedByOtherRequests) {
-  RandomSource random;
-  Build(LongReads());
+  Terms terms = LongReads();
+  terms.limits.max_requests_in_flight = 8;
+  Build(terms);
   node_->Fill(Range(0, 8 * kMiB), std::byte{'z'});
   c_->Send({kCmdRead, 0, 0, 8 * kMiB});
   const uint64_t cookie = c_->client.last_cookie();
-  // There is always a reply on its way: a new request comes in every turn.
-  for (int turn = 0; turn < 200 && !c_->client.replies().contains(cookie); ++turn) {
-    c_->connection.SetWindow(300 * kKiB);
+  // More is asked for in every turn than the client takes: there is always a reply on its way.
+  for (int turn = 0; turn < 1000 && !c_->client.replies().contains(cookie); ++turn) {
+    c_->connection.SetWindow(60 * kKiB);
     c_->Send({kCmdRead, 0, 0, 65536});
     loop_.reactor.RunTurn(false);
     c_->client.Receive(c_->connection.TakeReceived());
@@ -224,9 +225,11 @@ TEST_F(SessionTest, EndOfInputAnywhereIsAnEnd) {
 TEST_F(SessionTest, ConnectionThatBreaksWhileWritingGivesEverythingBack) {
   RandomSource random;
   for (int round = 0; round < 300; ++round) {
-    Terms terms = LongReads();
+    Terms terms;
+    terms.size = 256 * kKiB;
+    terms.maximum_payload = 64 * kKiB;
     terms.limits.max_requests_in_flight = static_cast<uint32_t>(random.Between(1, 20));
-    terms.limits.max_bytes_in_flight = random.Between(1, 2 * kMiB);
+    terms.limits.max_bytes_in_flight = random.Between(1, 128 * kKiB);
     Build(terms);
     node_->SetDeferred(loop_.reactor.ready(), random);
     c_->connection.SetRandom(random);
@@ -235,7 +238,7 @@ TEST_F(SessionTest, ConnectionThatBreaksWhileWritingGivesEverythingBack) {
       c_->Send({kCmdRead, 0, 4096, static_cast<uint32_t>(random.Below(5000))});
       c_->Send({kCmdWrite, 0, 0, 3000}, std::string(3000, 'x'));
       c_->Send({kCmdStatus, 0, 0, 5000});
-      if (random.OneIn(20)) c_->Send({kCmdRead, 0, 0, 2 * kMiB});
+      if (random.OneIn(20)) c_->Send({kCmdRead, 0, 0, 256 * kKiB});
     }
     loop_.Settle();
     EXPECT_EQ(loop_.budget.used(), 0u);
