@@ -74,6 +74,7 @@ class MemoryNode final : public block::Node {
   void SetStatus(ByteRange range, block::ExtentKind kind, uint32_t layer);
 
   std::vector<std::byte>& content() { return content_; }
+  block::ExtentKind kind_at(uint64_t offset) const { return status_[offset].kind; }
   const std::vector<CallRecord>& calls() const { return calls_; }
   void ClearCalls() { calls_.clear(); }
   std::size_t CountCalls(NodeCall call) const;

@@ -45,12 +45,14 @@ std::string NbdClient::Request(NbdRequest request, std::string_view payload) {
 }
 
 void NbdClient::Receive(std::string_view bytes) {
-  received_.append(bytes);
+  held_.append(bytes);
+  received_ = held_;
   while (!received_.empty()) {
     const std::size_t used = TakeReply();
-    if (used == 0) return;
-    received_.erase(0, used);
+    if (used == 0) break;
+    received_.remove_prefix(used);
   }
+  held_.erase(0, held_.size() - received_.size());
 }
 
 std::size_t NbdClient::TakeReply() {
@@ -97,7 +99,7 @@ std::size_t NbdClient::TakeChunk() {
     ADD_FAILURE() << "a chunk that nobody asked for: cookie " << cookie;
     return received_.size();
   }
-  TakePayload(found->second, type, std::string_view(received_).substr(20, length));
+  TakePayload(found->second, type, received_.substr(20, length));
   if (type == 0) {
     EXPECT_EQ(flags, 1);
   }

@@ -68,7 +68,7 @@ class NbdClient {
   // Requests without a complete reply.
   std::size_t outstanding() const { return pending_.size(); }
   // Bytes of a reply that is not complete.
-  std::size_t leftover() const { return received_.size(); }
+  std::size_t leftover() const { return held_.size(); }
 
  private:
   // These return how many bytes they took, 0 if there are not enough yet.
@@ -87,7 +87,8 @@ class NbdClient {
   const NbdPromises promises_;
   std::map<uint64_t, NbdReply> pending_;
   std::map<uint64_t, NbdReply> replies_;
-  std::string received_;
+  std::string held_;           // bytes of replies that are not complete yet
+  std::string_view received_;  // while Receive() runs: what of them is left
   uint64_t next_cookie_ = 0x1000;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/base/align.h"
 #include "engine/base/check.h"
 #include "engine/nbd/protocol/errors.h"
 #include "engine/nbd/server/session.h"
@@ -50,12 +51,17 @@ Task<void> Session::ServeRead(Request request, uint64_t held) {
 // to take its replies. The pieces agree with their own bytes, whatever changes in between.
 Task<void> Session::ServeLongRead(Request request, uint64_t held) {
   CHECK(traits_.structured);
+  CHECK_GE(held, policy_.granule);  // no payload limit is below the minimum
   const uint64_t piece_bytes = held;
   const ByteRange whole = RangeOf(request);
   uint64_t done = 0;
   while (true) {
-    const uint64_t length = std::min(piece_bytes, whole.length.value - done);
-    const ByteRange piece{whole.offset + ByteCount{done}, ByteCount{length}};
+    const uint64_t begin = whole.offset.value + done;
+    uint64_t end = whole.end().value;
+    // Cut at units, also where the request is not aligned: chunks end where pieces do (S-20).
+    if (end - begin > piece_bytes) end = RoundDown(begin + piece_bytes, policy_.granule);
+    const uint64_t length = end - begin;
+    const ByteRange piece = Range(begin, length);
     runtime::Buffer data = environment_.buffers.Allocate(length);
     absl::Status status;
     {
