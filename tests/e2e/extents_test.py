@@ -137,10 +137,13 @@ class WalkTest(harness.GabionTestCase):
                     offset = rng.randrange(len(self.content) - 1)
                     length = min(rng.randrange(1, 20000), len(self.content) - offset)
                     self.assertEqual(handle.pread(length, offset), self.content[offset:offset + length])
-                    at = offset
-                    for got, flags in extents(handle, offset, length):
+                    answer, at = extents(handle, offset, length), offset
+                    for got, flags in answer:
+                        if at != offset:
+                            self.assertEqual(at % minimum, 0, f"{answer} at {offset}")
                         self.check_zeros(at, min(got, len(self.content) - at), flags)
                         at += got
+                    self.assertLess(sum(got for got, _ in answer[:-1]), length)
                     (got, _), = extents(handle, offset, length, nbd.CMD_FLAG_REQ_ONE)
                     self.assertLessEqual(got, length)
 
@@ -160,6 +163,42 @@ class WalkTest(harness.GabionTestCase):
         for entry in json.loads(run("qemu-img", "map", "--output=json", uri).stdout):
             if entry["zero"]:
                 self.check_zeros(entry["start"], entry["length"], HOLE_ZERO)
+
+
+class ChunksTest(harness.GabionTestCase):
+    """4096 bytes of data, then a hole, then two pieces of data with 4096 zero bytes between them."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.path = write_file(cls.daemon.file("x"), (0, b"a" * 4096), (MiB, b"b" * 4096), (MiB + 8192, b"c" * 4096),
+                              size=2 * MiB)
+        cls.content = harness.read_file(cls.path)
+        cls.daemon.import_file("x", cls.path)
+
+    def export(self, minimum):
+        name = f"m{minimum}"
+        self.daemon.create_export(name, "x", {"minimumBytes": minimum})
+        return self.connect(self.daemon.uri(name), contexts=["base:allocation"])
+
+    def test_chunks_and_extents_of_data_and_hole(self):
+        for minimum, first in ((1, 4096), (512, 4096), (4096, 4096), (65536, 65536)):
+            with self.subTest(minimum=minimum):
+                handle = self.export(minimum)
+                expected = [(0, first, "DATA"), (first, 128 * KiB - first, "HOLE")]
+                self.assertEqual(chunks_of(handle, 0, 128 * KiB), (expected, self.content[:128 * KiB]))
+                whole, data = chunks_of(handle, 0, 128 * KiB, nbd.CMD_FLAG_DF)
+                self.assertEqual((whole, data), ([(0, 128 * KiB, "DATA")], self.content[:128 * KiB]))
+                self.assertEqual(chunks_of(handle, 64 * KiB, 64 * KiB)[0], [(64 * KiB, 64 * KiB, "HOLE")])
+                last = 12288 if minimum < 65536 else 65536
+                answer = extents(handle, 0, 2 * MiB)
+                if minimum == 65536:
+                    self.assertEqual(answer, [(65536, 0), (MiB - 65536, 3), (65536, 0), (MiB - 65536, 3)])
+                else:
+                    self.assertEqual(answer, [(4096, 0), (MiB - 4096, 3), (4096, 0), (4096, 3), (4096, 0),
+                                              (MiB - last, 3)])
+                one = extents(handle, 0, 2 * MiB, nbd.CMD_FLAG_REQ_ONE)
+                self.assertEqual(one, [(first, 0)])
 
 
 class FourGigabytesTest(harness.GabionTestCase):

@@ -2,7 +2,7 @@
 
 A test file is a unittest module whose last line is `harness.main(...)`. A class that derives from GabionTestCase has
 one daemon for all its tests; a test that needs one to itself makes a Gabiond. Paths of the programs come from the
-environment: GABIOND and GABION_CTL, which CMake sets.
+environment: GABIOND and GABION_CTL, which CMake sets. GABION_FLAGS are passed to every daemon before its own flags.
 """
 
 import atexit
@@ -114,7 +114,7 @@ class Gabiond:
         self.nbd_socket = os.path.join(self.data, "nbd.sock")
         self.pool = os.path.join(self.data, "images")
         self.log_path = os.path.join(self.base, "log")
-        self.flags = flags
+        self.flags = (*os.environ.get("GABION_FLAGS", "").split(), *flags)
         self.process = None
         atexit.register(self.close)
         self.start()
