@@ -42,6 +42,7 @@ sigset_t BlockSignals() {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);  // a client that has gone is an error of the write
+  signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write
   return signals;
 }
 
