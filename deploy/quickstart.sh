@@ -28,8 +28,8 @@ while (($# > 0)); do
 done
 
 build=build/quickstart
-gabiond=$PWD/$build/service/gabiond
-gabionctl=$PWD/$build/service/ctl/gabionctl
+gabiond=$PWD/$build/bin/gabiond
+gabionctl=$PWD/$build/bin/gabionctl
 data=$(realpath -m "${GABION_DATA:-$PWD/gabion-data}")
 socket=$data/gabiond.sock
 pid_file=$data/quickstart.pid
@@ -49,7 +49,7 @@ running_program() {
 
 gone() { [[ ! -e /proc/$1/exe ]] || ! readlink "/proc/$1/exe" >/dev/null; }
 
-serves() { "$gabionctl" --socket "$socket" call ServerService/GetServerInfo '{}'; }
+serves() { "$gabionctl" --server "unix:$socket" call ServerService/GetServerInfo '{}'; }
 
 serves_or_died() { gone "$1" || serves; }
 
@@ -101,7 +101,7 @@ fi
 
 say "gabiond goes on running"
 cat <<END
-  call it    $gabionctl --socket $socket call ImageService/ListImages '{}'
+  call it    $gabionctl --server unix:$socket call ImageService/ListImages '{}'
   its log    $log
   stop it    kill $pid
   start it   deploy/quickstart.sh --no-tour

@@ -45,10 +45,12 @@ quoted() {
   printf '\n'
 }
 
-ctl() { gabionctl --socket "$socket" call "$@"; }
+export GABION_SERVER=unix:$socket
+printf '$ export GABION_SERVER=%s\n' "$GABION_SERVER"
+ctl() { gabionctl call "$@"; }
 
 print_call() {
-  printf '$ gabionctl --socket %s call' "$socket"
+  printf '$ gabionctl call'
   quoted "$@"
   printf '# '
   ctl --print-grpcurl "$@"

@@ -46,6 +46,10 @@ absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> MakeExportVersion(const Expo
   version->id = version_id;
   version->generation = spec.generation;
   version->effective = std::get<block::EffectiveBlockSizes>(resolved);
+  for (block::EffectiveSize* size : {&version->effective.minimum, &version->effective.preferred,
+                                     &version->effective.maximum_payload}) {
+    if (size->origin == block::SizeOrigin::kPolicy) size->determined_by = spec.name;
+  }
   version->info = InfoOf(spec, version->effective, image.root().limits());
   version->root = &image.root();
   if (version->effective.tail_node.has_value()) {

@@ -143,9 +143,9 @@ absl::Status Home::HandOver(nbd::NegotiationResult result, uint64_t told_version
   }
   const std::string& export_name = found->second;
   Known& known = exports_.at(export_name);
-  if (!known.published || known.entry.version_id != told_version) {
+  if (!known.published) {
     stream->Shutdown();
-    return absl::AbortedError("the export changed while the client negotiated");
+    return absl::NotFoundError("the export is going away");
   }
   const uint32_t limit = known.entry.max_connections;
   if (limit > 0 && known.connections >= limit) {

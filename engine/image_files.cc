@@ -44,8 +44,8 @@ absl::Status CheckIdentity(int fd, const ImageSpec& spec) {
                     {"IMAGE_REPLACED", {{"image", spec.name}}});
 }
 
-// OK if the file still has a name. Called with the locks held, which whoever deletes it takes first:
-// between opening a file and locking it, it may have been deleted.
+// OK if the file still has a name. Called with the locks held, which whoever deletes it takes
+// first: between opening a file and locking it, it may have been deleted.
 absl::Status CheckStillThere(int fd) {
   struct stat details;
   if (fstat(fd, &details) != 0) return io::ErrnoStatus(errno, "fstat");
@@ -147,6 +147,10 @@ absl::StatusOr<ImageInfo> Adopt(const io::Directory& pool, const ImageSpec& spec
     io::FileLock lock(fd.get());
     RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kWriter));
     RETURN_IF_ERROR(SetIdentity(fd.get(), spec));
+    if (source_file == spec.file_name) {  // it has the image's name already
+      if (fsync(fd.get()) != 0) return io::ErrnoStatus(errno, "sync");
+      return StatImageFile(pool, spec);
+    }
   }
   const absl::Status renamed = pool.Rename(source_file, spec.file_name);
   if (renamed.code() == absl::StatusCode::kAlreadyExists) return Taken(spec);

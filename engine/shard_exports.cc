@@ -57,6 +57,13 @@ absl::Status ShardServer::PublishVersion(Served& served) {
   ASSIGN_OR_RETURN(
       std::unique_ptr<nbd::ExportVersion> version,
       MakeExportVersion(served.spec, *served.image, next_version_++, shard_.reactor().ready()));
+  if (version->effective.lost.value > 0) {
+    logger_.Log(LogLevel::kWarning, "engine",
+                absl::StrCat(served.spec.name, ": the last ", version->effective.lost.value,
+                             " bytes of ", served.spec.image.name,
+                             " are out of reach, because the export is truncated to a multiple of ",
+                             version->effective.minimum.bytes, " bytes"));
+  }
   served.exported.Publish(std::move(version));
   sink_.Publish(served.spec.name, EntryOf(served.spec, served.exported.current()));
   return absl::OkStatus();

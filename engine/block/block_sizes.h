@@ -47,7 +47,9 @@ enum class SizeOrigin : uint8_t { kDefault, kPolicy, kStorage, kFilter };
 struct EffectiveSize {
   uint32_t bytes = 0;
   SizeOrigin origin = SizeOrigin::kDefault;
-  std::string determined_by;  // image name (kStorage) or stack entry id (kFilter); else empty
+  // Image name (kStorage), stack entry id (kFilter), export name (kPolicy; whoever resolves for an
+  // export fills it in); else empty.
+  std::string determined_by;
 };
 
 // What new connections are told. Always true of it: export_size is a multiple of the minimum, and
@@ -60,7 +62,7 @@ struct EffectiveBlockSizes {
   ByteCount export_size;
   // Bytes of the export that are bytes of the image; the rest is padding.
   ByteCount content_size;
-  // Bytes of the image that clients cannot reach (kTruncate); worth a loud warning.
+  // Bytes at the end of the image that clients cannot reach (kTruncate); worth a loud warning.
   ByteCount lost;
   // The tail node that the export needs now; none if the sizes are equal.
   std::optional<TailMode> tail_node;

@@ -30,7 +30,7 @@ absl::Status LeadsOutside() {
 }
 
 absl::Status NoImageFile() {
-  return absl::PermissionDeniedError("the name is neither a regular file nor a block device");
+  return absl::InvalidArgumentError("the name is neither a regular file nor a block device");
 }
 
 absl::Status Failed(int error, std::string_view operation) {
@@ -100,7 +100,7 @@ absl::StatusOr<struct stat> Look(int directory, const std::string& name) {
 absl::StatusOr<struct stat> LookAtRegularFile(int directory, const std::string& name) {
   ASSIGN_OR_RETURN(const struct stat details, Look(directory, name));
   if (!S_ISREG(details.st_mode)) {
-    return absl::PermissionDeniedError("the name is not a regular file");
+    return absl::InvalidArgumentError("the name is not a regular file");
   }
   return details;
 }

@@ -35,7 +35,8 @@ struct DirectorySpace {
 // A name is relative, of components divided by '/', none of them "." or "..". Symbolic links are
 // followed nowhere; what is neither a regular file nor a block device is never opened.
 // Errors: kPermissionDenied "the name leads outside the pool" for names that try to, also for
-// symbolic links; kInvalidArgument for what is no name at all. No message contains a path.
+// symbolic links; kInvalidArgument for what is no name at all, or the name of something that cannot
+// be an image. No message contains a path.
 //
 // Every call may block on the disk: callers run them on a worker. Calls may run concurrently, on
 // any threads.

@@ -55,7 +55,7 @@ class EngineTest : public ::testing::TestWithParam<uint32_t> {
     EngineOptions options;
     options.shards = GetParam();
     options.nbd.unix_path = directory_ / "nbd.sock";
-    options.nbd.handshake_timeout = std::chrono::milliseconds(500);
+    options.nbd.handshake_timeout = std::chrono::seconds(30);
     absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(options, NullLogger());
     ASSERT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);

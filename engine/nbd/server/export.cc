@@ -44,10 +44,21 @@ void Export::Publish(std::unique_ptr<ExportVersion> version) {
 }
 
 void Export::DropUnusedVersions() {
-  const ExportVersion* current = versions_.back().get();
-  std::erase_if(versions_, [current](const std::unique_ptr<ExportVersion>& version) {
-    return version.get() != current && version->sessions == 0;
-  });
+  // A client may have been told a version that is replaced before its connection arrives here.
+  constexpr std::size_t kKept = 8;
+  const std::size_t droppable = versions_.size() > kKept ? versions_.size() - kKept : 0;
+  const auto end = versions_.begin() + static_cast<std::ptrdiff_t>(droppable);
+  const auto unused = std::remove_if(
+      versions_.begin(), end,
+      [](const std::unique_ptr<ExportVersion>& version) { return version->sessions == 0; });
+  versions_.erase(unused, end);
+}
+
+ExportVersion* Export::FindVersion(uint64_t id) {
+  for (const auto& version : versions_) {
+    if (version->id == id) return version.get();
+  }
+  return nullptr;
 }
 
 void Export::OnDiskGrown() {
@@ -66,19 +77,20 @@ Task<void> Export::MakeReadOnly() {
 absl::Status Export::Admit(uint64_t version_id, uint64_t connection_id, int64_t connect_time_us,
                            Negotiated negotiated, std::string leftover,
                            std::unique_ptr<io::Stream> stream) {
-  ExportVersion& version = *versions_.back();
-  if (closing_ || version.id != version_id) {
+  ExportVersion* const version = FindVersion(version_id);
+  if (closing_ || version == nullptr) {
     stream->Shutdown();
     return absl::AbortedError("the export changed while the client negotiated");
   }
   auto entry = std::make_unique<Entry>();
   entry->id = connection_id;
   entry->connect_time_us = connect_time_us;
-  entry->version = &version;
-  const SessionPolicy policy = PolicyOf(version, negotiated);
+  entry->version = version;
+  const SessionPolicy policy = PolicyOf(*version, negotiated);
   entry->session = std::make_unique<Session>(environment_, limits_, policy, std::move(negotiated),
-                                             *version.root, gate_, std::move(stream));
-  ++version.sessions;
+                                             *version->root, gate_, std::move(stream));
+  if (current().info.traits.read_only) entry->session->SetReadOnly();
+  ++version->sessions;
   Entry* raw = entry.get();
   sessions_.push_back(std::move(entry));
   serving_.Add(Serve(raw, std::move(leftover)));

@@ -48,7 +48,8 @@ class Export {
   const ExportVersion& current() const { return *versions_.back(); }
   std::size_t sessions() const { return sessions_.size(); }
 
-  // New connections get `version` from now on. Older versions live as long as their sessions.
+  // New connections get `version` from now on. Older versions live as long as their sessions; the
+  // last few a little longer, for clients that were told them and are on their way.
   void Publish(std::unique_ptr<ExportVersion> version);
 
   // The disk below has become longer: tells the nodes of every version.
@@ -58,7 +59,7 @@ class Export {
   Task<void> MakeReadOnly();
 
   // Takes over a connection that has negotiated version `version_id` and serves it. Refused, with
-  // `stream` closed, if that version has been replaced in the meantime, or the export is closing.
+  // `stream` closed, if that version is long gone, or the export is closing.
   absl::Status Admit(uint64_t version_id, uint64_t connection_id, int64_t connect_time_us,
                      Negotiated negotiated, std::string leftover,
                      std::unique_ptr<io::Stream> stream);
@@ -67,8 +68,8 @@ class Export {
   // False if there is no such connection.
   bool CloseSession(uint64_t connection_id);
 
-  // Ends every connection after what is in flight, and admits none from now on. Close() does so too,
-  // and waits until they have ended.
+  // Ends every connection after what is in flight, and admits none from now on. Close() does so
+  // too, and waits until they have ended.
   void BeginClose();
   Task<void> Close();
 
@@ -92,6 +93,7 @@ class Export {
 
   Task<void> Serve(Entry* entry, std::string leftover);
   void DropUnusedVersions();
+  ExportVersion* FindVersion(uint64_t id);
 
   const SessionEnvironment environment_;
   const SessionLimits limits_;

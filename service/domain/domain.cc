@@ -1,0 +1,47 @@
+#include "service/domain/domain.h"
+
+#include <utility>
+
+#include "engine/base/status_macros.h"
+
+namespace gabion::service {
+namespace {
+
+// The key under which page tokens of this store are sealed; made when it is first asked for.
+absl::StatusOr<std::string> TokenKey(MetadataStore& store) {
+  constexpr std::string_view kCollection = "settings";
+  constexpr std::string_view kName = "page-token-key";
+  absl::StatusOr<Row> row = store.Get(kCollection, kName);
+  if (row.ok()) return row->value;
+  if (!absl::IsNotFound(row.status())) return row.status();
+  std::string key = NewPageTokenKey();
+  RETURN_IF_ERROR(store.Commit({Insert(kCollection, kName, key)}).status());
+  return key;
+}
+
+}  // namespace
+
+Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std::string token_key,
+               DomainOptions options)
+    : tokens_(std::move(token_key)),
+      context_{engine, store, locks_, index_, tokens_, logger},
+      pools_(engine, tokens_),
+      images_(context_, pools_),
+      exports_(context_, images_, options.exports),
+      connections_(engine, exports_, tokens_),
+      inspector_(engine, images_, exports_),
+      server_info_(engine, std::move(options.facts)) {}
+
+absl::StatusOr<std::unique_ptr<Domain>> Domain::Open(engine::Engine& engine, MetadataStore& store,
+                                                     Logger& logger, DomainOptions options) {
+  ASSIGN_OR_RETURN(std::string key, TokenKey(store));
+  const std::vector<PoolConfig> pools = options.pools;
+  std::unique_ptr<Domain> domain(
+      new Domain(engine, store, logger, std::move(key), std::move(options)));
+  RETURN_IF_ERROR(domain->pools_.Open(pools));
+  RETURN_IF_ERROR(domain->images_.Recover());
+  RETURN_IF_ERROR(domain->exports_.Recover());
+  return domain;
+}
+
+}  // namespace gabion::service

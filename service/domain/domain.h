@@ -1,0 +1,70 @@
+// The resources of the daemon and what can be done with them: no gRPC, any front.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/base/log.h"
+#include "engine/engine.h"
+#include "service/domain/connection_manager.h"
+#include "service/domain/export_index.h"
+#include "service/domain/export_manager.h"
+#include "service/domain/image_manager.h"
+#include "service/domain/inspector.h"
+#include "service/domain/page_token.h"
+#include "service/domain/pool_manager.h"
+#include "service/domain/resource_locks.h"
+#include "service/domain/server_info.h"
+#include "service/store/metadata_store.h"
+
+namespace gabion::service {
+
+struct DomainOptions {
+  std::vector<PoolConfig> pools;
+  ExportOptions exports;
+  v1::ServerInfo facts;  // see ServerInfoSource
+};
+
+// The managers, and what they share. Its calls block: make them on the executor. Owned by the
+// program; the accessors and what they return may be used by any thread.
+class Domain {
+ public:
+  // Opens the pools, finishes or undoes what the last run left unfinished, and serves every export
+  // again. All references outlive the domain.
+  static absl::StatusOr<std::unique_ptr<Domain>> Open(engine::Engine& engine, MetadataStore& store,
+                                                      Logger& logger, DomainOptions options);
+  // Stop() comes first.
+  ~Domain() = default;
+  Domain(const Domain&) = delete;
+  Domain& operator=(const Domain&) = delete;
+
+  PoolManager& pools() { return pools_; }
+  ImageManager& images() { return images_; }
+  ExportManager& exports() { return exports_; }
+  ConnectionManager& connections() { return connections_; }
+  Inspector& inspector() { return inspector_; }
+  ServerInfoSource& server_info() { return server_info_; }
+
+  // Ends what runs in the background. Call when no call is under way any more, before the engine
+  // stops.
+  void Stop() { exports_.Stop(); }
+
+ private:
+  Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std::string token_key,
+         DomainOptions options);
+
+  ResourceLocks locks_;
+  ExportIndex index_;
+  PageTokens tokens_;
+  ManagerContext context_;
+  PoolManager pools_;
+  ImageManager images_;
+  ExportManager exports_;
+  ConnectionManager connections_;
+  Inspector inspector_;
+  ServerInfoSource server_info_;
+};
+
+}  // namespace gabion::service

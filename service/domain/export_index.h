@@ -1,0 +1,42 @@
+// Which exports there are, by what must be unique or is asked for often.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace gabion::service {
+
+// The wire names in use, and the exports of each image, in memory. An export is here from before
+// its row is written until after its row is gone. Owned by the domain; any thread.
+class ExportIndex {
+ public:
+  ExportIndex() = default;
+  ExportIndex(const ExportIndex&) = delete;
+  ExportIndex& operator=(const ExportIndex&) = delete;
+
+  // Takes `nbd_name` for `export_name`. The export that has it already, if there is one; then
+  // nothing changes.
+  std::optional<std::string> Add(const std::string& export_name, const std::string& nbd_name,
+                                 const std::string& image);
+  void Remove(const std::string& export_name);
+
+  // In the order of their names.
+  std::vector<std::string> ExportsOf(const std::string& image) const;
+
+ private:
+  struct Entry {
+    std::string nbd_name;
+    std::string image;
+  };
+
+  mutable std::mutex mutex_;
+  std::map<std::string, Entry> exports_;
+  std::map<std::string, std::string> by_nbd_name_;
+  std::map<std::string, std::set<std::string>> by_image_;
+};
+
+}  // namespace gabion::service

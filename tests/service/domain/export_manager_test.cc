@@ -1,0 +1,243 @@
+#include "service/domain/export_manager.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+#include "service/domain/connection_manager.h"
+#include "tests/service/domain/fixture.h"
+#include "tests/service/violations_of.h"
+
+namespace gabion::service {
+namespace {
+
+using testing::ElementsAre;
+
+class ExportManagerTest : public DomainFixture {
+ protected:
+  ExportManagerTest() { EXPECT_TRUE(CreateImage("a", 1'000'300).ok()); }
+
+  static void Refuse(v1::Export* exported) {
+    exported->mutable_block_sizes()->set_minimum_bytes(4096);
+    exported->mutable_block_sizes()->set_tail(v1::BlockSizePolicy::TAIL_REFUSE);
+  }
+};
+
+TEST_F(ExportManagerTest, CreatedExportIsServedWithItsDefaults) {
+  const auto exported = CreateExport("e", "images/a");
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_EQ(exported->name(), "exports/e");
+  EXPECT_EQ(exported->nbd_name(), "e");
+  EXPECT_TRUE(exported->enabled());
+  EXPECT_EQ(exported->state(), v1::Export::STATE_ACTIVE);
+  EXPECT_EQ(exported->effective_block_sizes().minimum().bytes(), 1u);
+  EXPECT_EQ(exported->effective_block_sizes().export_size_bytes(), 1'000'300u);
+  EXPECT_EQ(exported->effective_block_sizes().generation(), 1u);
+  EXPECT_THAT(exported->uris(), ElementsAre("nbd+unix:///e?socket=/run/gabion%20test/nbd.sock"));
+  EXPECT_TRUE(engine_->Serves("exports/e"));
+  EXPECT_EQ(engine_->Spec("exports/e").max_connections, 100u);
+  EXPECT_EQ(GetExport("exports/e").DebugString(), exported->DebugString());
+}
+
+TEST_F(ExportManagerTest, PolicyReachesTheEngineAndItsOutcomeTheCaller) {
+  const auto exported = CreateExport("e", "images/a", [](v1::Export* e) {
+    e->mutable_block_sizes()->set_minimum_bytes(4096);
+    e->mutable_block_sizes()->set_tail(v1::BlockSizePolicy::TAIL_PAD_ZERO);
+    e->mutable_block_sizes()->set_unaligned_requests(
+        v1::BlockSizePolicy::UNALIGNED_REQUESTS_REJECT);
+    e->mutable_block_sizes()->set_silent_clients(v1::BlockSizePolicy::SILENT_CLIENTS_REFUSE);
+    e->mutable_access()->set_transport(v1::Access::TRANSPORT_PLAINTEXT_TCP);
+    e->mutable_access()->set_max_connections(3);
+    e->set_nbd_name("disk/ä");
+  });
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_EQ(exported->effective_block_sizes().minimum().bytes(), 4096u);
+  EXPECT_EQ(exported->effective_block_sizes().minimum().origin(),
+            v1::EffectiveBlockSizes::ORIGIN_POLICY);
+  EXPECT_EQ(exported->effective_block_sizes().minimum().determined_by(), "exports/e");
+  EXPECT_EQ(exported->effective_block_sizes().export_size_bytes(), 1'003'520u);
+  EXPECT_THAT(exported->uris(),
+              ElementsAre("nbd+unix:///disk%2F%C3%A4?socket=/run/gabion%20test/nbd.sock",
+                          "nbd://127.0.0.1:10809/disk%2F%C3%A4"));
+  const engine::ExportSpec spec = engine_->Spec("exports/e");
+  EXPECT_EQ(spec.block_sizes.unaligned_requests, block::UnalignedRequests::kReject);
+  EXPECT_EQ(spec.block_sizes.silent_clients, block::SilentClients::kRefuse);
+  EXPECT_EQ(spec.transport, engine::Transport::kPlaintextTcp);
+  EXPECT_EQ(spec.max_connections, 3u);
+}
+
+TEST_F(ExportManagerTest, RefusedTailNamesSizeAndMinimumAndLeavesNothing) {
+  const absl::Status refused = CreateExport("e", "images/a", Refuse).status();
+  EXPECT_EQ(ReasonIn(refused), "SIZE_NOT_MULTIPLE_OF_MINIMUM");
+  EXPECT_EQ(MetadataIn(refused, "size"), "1000300");
+  EXPECT_EQ(MetadataIn(refused, "minimum"), "4096");
+  EXPECT_EQ(ReasonIn(domain_->exports().Get("exports/e").status()), "RESOURCE_NOT_FOUND");
+  EXPECT_TRUE(domain_->images().Delete("images/a").ok());  // nothing holds it
+}
+
+TEST_F(ExportManagerTest, TlsIsNotBuilt) {
+  const auto refused = CreateExport("e", "images/a", [](v1::Export* e) {
+    e->mutable_access()->set_transport(v1::Access::TRANSPORT_TLS_REQUIRED);
+  });
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(ViolationsOf(refused.status()),
+              ElementsAre("export.access.transport FEATURE_NOT_BUILT"));
+}
+
+TEST_F(ExportManagerTest, MissingSourceNamesTheField) {
+  const absl::Status status = CreateExport("e", "images/none").status();
+  EXPECT_EQ(ReasonIn(status), "RESOURCE_NOT_FOUND");
+  EXPECT_EQ(MetadataIn(status, "field"), "export.source");
+}
+
+TEST_F(ExportManagerTest, WireNamesAreUnique) {
+  const auto as_e = [](v1::Export* exported) { exported->set_nbd_name("e"); };
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  EXPECT_THAT(ViolationsOf(CreateExport("f", "images/a", as_e).status()),
+              ElementsAre("export.nbd_name RESOURCE_EXISTS"));
+  ASSERT_TRUE(domain_->exports().Delete("exports/e").ok());
+  EXPECT_TRUE(CreateExport("f", "images/a", as_e).ok());
+}
+
+TEST_F(ExportManagerTest, LockedImageIsNotServedAndLeavesNothing) {
+  files_.SetLocked("a.raw", true);
+  const absl::Status status = CreateExport("e", "images/a").status();
+  EXPECT_EQ(ReasonIn(status), "IMAGE_LOCKED");
+  EXPECT_EQ(MetadataIn(status, "perm-byte"), "101");
+  EXPECT_EQ(ReasonIn(domain_->exports().Get("exports/e").status()), "RESOURCE_NOT_FOUND");
+}
+
+TEST_F(ExportManagerTest, StoreThatFailsAfterTheEffectUndoesIt) {
+  int commits = 0;
+  store_.SetGate(
+      [&] { return ++commits == 2 ? absl::UnavailableError("disk") : absl::OkStatus(); });
+  EXPECT_FALSE(CreateExport("e", "images/a").ok());
+  EXPECT_FALSE(engine_->Serves("exports/e"));
+  EXPECT_EQ(ReasonIn(domain_->exports().Get("exports/e").status()), "RESOURCE_NOT_FOUND");
+  EXPECT_TRUE(CreateExport("e", "images/a").ok());
+}
+
+TEST_F(ExportManagerTest, UpdateReachesTheEngine) {
+  auto exported = CreateExport("e", "images/a");
+  exported->set_read_only(true);
+  exported->set_description("not in the mask");
+  const auto updated = UpdateExport(*exported, {"read_only"});
+  ASSERT_TRUE(updated.ok()) << updated.status();
+  EXPECT_TRUE(updated->read_only());
+  EXPECT_EQ(updated->description(), "");
+  EXPECT_EQ(updated->generation(), 2u);
+  EXPECT_TRUE(engine_->Spec("exports/e").read_only);
+  EXPECT_EQ(engine_->Spec("exports/e").generation, 2u);
+}
+
+TEST_F(ExportManagerTest, DisabledExportIsHidden) {
+  auto exported = CreateExport("e", "images/a");
+  exported->set_enabled(false);
+  EXPECT_EQ(UpdateExport(*exported, {"enabled"})->state(), v1::Export::STATE_HIDDEN);
+  EXPECT_FALSE(engine_->Spec("exports/e").enabled);
+}
+
+TEST_F(ExportManagerTest, UpdateThatTheEngineRefusesChangesNothing) {
+  auto exported = CreateExport("e", "images/a");
+  Refuse(&*exported);
+  EXPECT_EQ(ReasonIn(UpdateExport(*exported, {"block_sizes"}).status()),
+            "SIZE_NOT_MULTIPLE_OF_MINIMUM");
+  const v1::Export after = GetExport("exports/e");
+  EXPECT_EQ(after.generation(), 1u);
+  EXPECT_FALSE(after.has_block_sizes());
+  EXPECT_EQ(after.state(), v1::Export::STATE_ACTIVE);
+}
+
+TEST_F(ExportManagerTest, SourceAndWireNameCannotChange) {
+  auto exported = CreateExport("e", "images/a");
+  exported->set_source("images/b");
+  exported->set_nbd_name("other");
+  EXPECT_THAT(ViolationsOf(UpdateExport(*exported, {"source", "nbd_name"}).status()),
+              ElementsAre("export.source FIELD_IMMUTABLE", "export.nbd_name FIELD_IMMUTABLE"));
+}
+
+TEST_F(ExportManagerTest, ExportWithConnectionsIsNotDeleted) {
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  engine_->AddConnection("exports/e", {.id = 7});
+  EXPECT_EQ(ReasonIn(domain_->exports().Delete("exports/e").status()), "EXPORT_HAS_CONNECTIONS");
+  const v1::Export exported = GetExport("exports/e");
+  EXPECT_EQ(exported.state(), v1::Export::STATE_ACTIVE);
+  EXPECT_EQ(exported.connection_count(), 1u);
+  ASSERT_TRUE(domain_->connections().Close("exports/e/connections/7").ok());
+  EXPECT_TRUE(domain_->exports().Delete("exports/e").ok());
+  EXPECT_FALSE(engine_->Serves("exports/e"));
+}
+
+TEST_F(ExportManagerTest, ConnectionsAreListedOldestFirstAndPageByPage) {
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  for (const uint64_t id : {12, 3, 7}) {
+    engine_->AddConnection("exports/e", {.id = id, .peer = "unix", .connect_time_us = 1'500'000});
+  }
+  v1::ListConnectionsRequest request;
+  request.set_parent("exports/e");
+  request.set_page_size(2);
+  auto page = domain_->connections().List(request);
+  ASSERT_TRUE(page.ok());
+  ASSERT_EQ(page->connections_size(), 2);
+  EXPECT_EQ(page->connections(0).name(), "exports/e/connections/3");
+  EXPECT_EQ(page->connections(0).connect_time().seconds(), 1);
+  EXPECT_EQ(page->connections(0).connect_time().nanos(), 500'000'000);
+  EXPECT_EQ(page->connections(1).name(), "exports/e/connections/7");
+  request.set_page_token(page->next_page_token());
+  page = domain_->connections().List(request);
+  ASSERT_EQ(page->connections_size(), 1);
+  EXPECT_EQ(page->connections(0).name(), "exports/e/connections/12");
+  EXPECT_EQ(page->next_page_token(), "");
+  EXPECT_EQ(domain_->connections().Get("exports/e/connections/7")->peer_address(), "unix");
+}
+
+TEST_F(ExportManagerTest, ConnectionThatHasGoneIsNotFound) {
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  for (const char* name : {"exports/e/connections/1", "exports/none/connections/1"}) {
+    EXPECT_EQ(ReasonIn(domain_->connections().Get(name).status()), "RESOURCE_NOT_FOUND") << name;
+    EXPECT_EQ(ReasonIn(domain_->connections().Close(name).status()), "RESOURCE_NOT_FOUND") << name;
+  }
+}
+
+TEST_F(ExportManagerTest, ImageIsNotDeletedWhileItsExportIsBeingCreated) {
+  engine_->Hold("CreateExport");
+  std::thread creator([&] { EXPECT_TRUE(CreateExport("e", "images/a").ok()); });
+  engine_->AwaitCalls("CreateExport", 1);
+  EXPECT_EQ(GetExport("exports/e").state(), v1::Export::STATE_CREATING);
+  absl::Status deleted;
+  std::thread deleter([&] { deleted = domain_->images().Delete("images/a").status(); });
+  engine_->Release("CreateExport");
+  creator.join();
+  deleter.join();
+  EXPECT_EQ(ReasonIn(deleted), "IMAGE_IN_USE");
+  EXPECT_TRUE(files_.Has("a.raw"));
+}
+
+TEST_F(ExportManagerTest, ManyCallersLeaveOneConsistentState) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      const std::string id = "e" + std::to_string(i % 3);
+      for (int round = 0; round < 20; ++round) {
+        auto created = CreateExport(id, "images/a");
+        if (created.ok()) {
+          created->set_read_only(round % 2 == 0);
+          UpdateExport(*created, {"read_only"}).status().IgnoreError();
+        }
+        domain_->exports().Delete("exports/" + id).status().IgnoreError();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const auto listed = domain_->exports().List(v1::ListExportsRequest());
+  ASSERT_TRUE(listed.ok());
+  for (const v1::Export& exported : listed->exports()) {
+    EXPECT_EQ(exported.state(), v1::Export::STATE_ACTIVE);
+    EXPECT_TRUE(domain_->exports().Delete(exported.name()).ok());
+  }
+  EXPECT_TRUE(domain_->images().Delete("images/a").ok());
+}
+
+}  // namespace
+}  // namespace gabion::service

@@ -1,0 +1,143 @@
+// A domain over a store and files in memory that survive its restarts.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/base/log.h"
+#include "service/domain/domain.h"
+#include "service/errors.h"
+#include "service/store/memory_store.h"
+#include "tests/service/fake_engine.h"
+
+namespace gabion::service {
+
+// A store that asks a gate before each commit. Owned by the test; as thread-safe as the gate.
+class GatedStore final : public MetadataStore {
+ public:
+  explicit GatedStore(MetadataStore& store) : store_(store) {}
+
+  void SetGate(std::function<absl::Status()> gate) { gate_ = std::move(gate); }
+
+  absl::StatusOr<Row> Get(std::string_view collection, std::string_view name) override {
+    return store_.Get(collection, name);
+  }
+  absl::StatusOr<Page> List(std::string_view collection, std::string_view after,
+                            size_t limit) override {
+    return store_.List(collection, after, limit);
+  }
+  absl::StatusOr<uint64_t> Commit(const std::vector<Mutation>& steps) override {
+    const absl::Status open = gate_ ? gate_() : absl::OkStatus();
+    if (!open.ok()) return open;
+    return store_.Commit(steps);
+  }
+  absl::StatusOr<std::vector<Change>> Changes(uint64_t after, size_t limit) override {
+    return store_.Changes(after, limit);
+  }
+  absl::Status TrimChanges(uint64_t through) override { return store_.TrimChanges(through); }
+  absl::StatusOr<uint64_t> Revision() override { return store_.Revision(); }
+
+ private:
+  MetadataStore& store_;
+  std::function<absl::Status()> gate_;
+};
+
+class DomainFixture : public testing::Test {
+ protected:
+  DomainFixture() : kept_(NewMemoryStore()), store_(*kept_) { Start(); }
+  ~DomainFixture() override { Stop(); }
+
+  void Start() {
+    engine_ = std::make_unique<FakeEngine>(files_);
+    DomainOptions options;
+    options.pools = {{"pools/default", "/images"}};
+    options.exports.first_retry = std::chrono::milliseconds(2);
+    options.exports.longest_retry = std::chrono::milliseconds(10);
+    options.exports.max_connections = 100;
+    options.facts.set_version("0.0.0-test");
+    auto domain = Domain::Open(*engine_, store_, NullLogger(), std::move(options));
+    ASSERT_TRUE(domain.ok()) << domain.status();
+    domain_ = *std::move(domain);
+  }
+  void Stop() {
+    if (domain_ != nullptr) domain_->Stop();
+    domain_.reset();
+    engine_.reset();
+  }
+  void Restart() {
+    Stop();
+    Start();
+  }
+
+  absl::StatusOr<v1::Image> CreateImage(const std::string& id, uint64_t size = 4096) {
+    v1::CreateImageRequest request;
+    request.set_image_id(id);
+    request.mutable_image()->mutable_raw();
+    request.mutable_image()->set_virtual_size_bytes(size);
+    return domain_->images().Create(request);
+  }
+  absl::StatusOr<v1::Image> Import(const std::string& id, const std::string& source_file, bool move,
+                                   uint64_t size = 0) {
+    v1::ImportImageRequest request;
+    request.set_image_id(id);
+    request.mutable_image()->mutable_raw();
+    request.mutable_image()->set_virtual_size_bytes(size);
+    request.set_source_file(source_file);
+    request.set_move(move);
+    return domain_->images().Import(request);
+  }
+  absl::StatusOr<v1::Image> UpdateImage(const v1::Image& image, const std::string& path) {
+    v1::UpdateImageRequest request;
+    *request.mutable_image() = image;
+    request.mutable_update_mask()->add_paths(path);
+    return domain_->images().Update(request);
+  }
+  absl::StatusOr<v1::Export> CreateExport(
+      const std::string& id, const std::string& image,
+      const std::function<void(v1::Export*)>& change = [](v1::Export*) {}) {
+    v1::CreateExportRequest request;
+    request.set_export_id(id);
+    request.mutable_export_()->set_source(image);
+    change(request.mutable_export_());
+    return domain_->exports().Create(request);
+  }
+  absl::StatusOr<v1::Export> UpdateExport(const v1::Export& exported,
+                                          const std::vector<std::string>& paths) {
+    v1::UpdateExportRequest request;
+    *request.mutable_export_() = exported;
+    for (const std::string& path : paths) request.mutable_update_mask()->add_paths(path);
+    return domain_->exports().Update(request);
+  }
+  v1::Export GetExport(const std::string& name) {
+    auto exported = domain_->exports().Get(name);
+    EXPECT_TRUE(exported.ok()) << exported.status();
+    return exported.ok() ? *exported : v1::Export();
+  }
+  // Writes text into an image's file, behind the daemon's back.
+  void Fill(const std::string& file, uint64_t offset, const std::string& text) {
+    FakeFiles::File filled = files_.Get(file);
+    filled.bytes.replace(offset, text.size(), text);
+    files_.Put(file, std::move(filled));
+  }
+
+  static std::string ReasonIn(const absl::Status& status) { return InfoOf(status).reason(); }
+  static std::string MetadataIn(const absl::Status& status, const std::string& key) {
+    const google::rpc::ErrorInfo info = InfoOf(status);
+    const auto found = info.metadata().find(key);
+    return found == info.metadata().end() ? "(none)" : found->second;
+  }
+
+  FakeFiles files_;
+  std::unique_ptr<MetadataStore> kept_;
+  GatedStore store_;
+  std::unique_ptr<FakeEngine> engine_;
+  std::unique_ptr<Domain> domain_;
+};
+
+}  // namespace gabion::service

@@ -1,0 +1,260 @@
+#include "service/domain/image_manager.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+#include "engine/base/reason.h"
+#include "tests/service/domain/fixture.h"
+#include "tests/service/violations_of.h"
+
+namespace gabion::service {
+namespace {
+
+using testing::ElementsAre;
+
+using ImageManagerTest = DomainFixture;
+
+TEST_F(ImageManagerTest, CreatedImageIsActiveWithItsDefaults) {
+  const auto image = CreateImage("a", 1'000'300);
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_EQ(image->name(), "images/a");
+  EXPECT_EQ(image->pool(), "pools/default");
+  EXPECT_EQ(image->state(), v1::Image::STATE_ACTIVE);
+  EXPECT_EQ(image->generation(), 1u);
+  EXPECT_EQ(image->virtual_size_bytes(), 1'000'300u);
+  EXPECT_EQ(image->uid().size(), 36u);
+  EXPECT_GT(image->create_time().seconds(), 0);
+  EXPECT_EQ(files_.Get("a.raw").uid, image->uid());
+  const auto got = domain_->images().Get("images/a");
+  ASSERT_TRUE(got.ok());
+  EXPECT_EQ(got->DebugString(), image->DebugString());
+}
+
+TEST_F(ImageManagerTest, ImageWithoutSizeIsRefused) {
+  EXPECT_THAT(ViolationsOf(CreateImage("a", 0).status()),
+              ElementsAre("image.virtual_size_bytes FIELD_REQUIRED"));
+  EXPECT_EQ(files_.count(), 0u);
+}
+
+TEST_F(ImageManagerTest, ImageInAMissingPoolIsRefusedWithItsField) {
+  v1::CreateImageRequest request;
+  request.set_image_id("a");
+  request.mutable_image()->set_pool("pools/none");
+  request.mutable_image()->set_virtual_size_bytes(1);
+  const absl::Status status = domain_->images().Create(request).status();
+  EXPECT_EQ(ReasonIn(status), "RESOURCE_NOT_FOUND");
+  EXPECT_EQ(MetadataIn(status, "field"), "image.pool");
+}
+
+TEST_F(ImageManagerTest, TakenNameTellsWhetherTheSpecIsTheSame) {
+  ASSERT_TRUE(CreateImage("a").ok());
+  EXPECT_EQ(ReasonIn(CreateImage("a").status()), "RESOURCE_EXISTS");
+  const absl::Status different = CreateImage("a", 8192).status();
+  EXPECT_EQ(ReasonIn(different), "RESOURCE_EXISTS_DIFFERENT");
+  EXPECT_EQ(MetadataIn(different, "differing-fields"), "virtual_size_bytes");
+}
+
+TEST_F(ImageManagerTest, FailureOfTheEngineLeavesNothing) {
+  engine_->FailNext("CreateImage", WithReason(absl::ResourceExhaustedError("no space"),
+                                              {"POOL_FULL", {{"pool", "pools/default"}}}));
+  EXPECT_EQ(ReasonIn(CreateImage("a").status()), "POOL_FULL");
+  EXPECT_EQ(ReasonIn(domain_->images().Get("images/a").status()), "RESOURCE_NOT_FOUND");
+  EXPECT_EQ(files_.count(), 0u);
+  EXPECT_TRUE(CreateImage("a").ok());
+}
+
+TEST_F(ImageManagerTest, ForeignFileOfTheSameNameIsLeftAlone) {
+  files_.Put("a.raw", {"", "precious", false});
+  EXPECT_EQ(ReasonIn(CreateImage("a").status()), "RESOURCE_EXISTS");
+  EXPECT_EQ(files_.Get("a.raw").bytes, "precious");
+  EXPECT_EQ(ReasonIn(domain_->images().Get("images/a").status()), "RESOURCE_NOT_FOUND");
+}
+
+TEST_F(ImageManagerTest, SizeIsWhatTheFileSays) {
+  ASSERT_TRUE(CreateImage("a", 4096).ok());
+  FakeFiles::File file = files_.Get("a.raw");
+  file.bytes.resize(5000);
+  files_.Put("a.raw", file);
+  EXPECT_EQ(domain_->images().Get("images/a")->virtual_size_bytes(), 5000u);
+}
+
+TEST_F(ImageManagerTest, ImageWithoutFileIsUnavailableAndSaysWhy) {
+  ASSERT_TRUE(CreateImage("a").ok());
+  files_.Remove("a.raw");
+  const auto image = domain_->images().Get("images/a");
+  ASSERT_TRUE(image.ok());
+  EXPECT_EQ(image->state(), v1::Image::STATE_UNAVAILABLE);
+  EXPECT_EQ(image->state_error().code(), static_cast<int>(absl::StatusCode::kNotFound));
+}
+
+TEST_F(ImageManagerTest, UpdateGrowsAndCountsGenerations) {
+  auto image = CreateImage("a", 4096);
+  ASSERT_TRUE(image.ok());
+  image->set_virtual_size_bytes(10'000);
+  (*image->mutable_labels())["k"] = "not in the mask";
+  const auto grown = UpdateImage(*image, "virtual_size_bytes");
+  ASSERT_TRUE(grown.ok()) << grown.status();
+  EXPECT_EQ(grown->generation(), 2u);
+  EXPECT_TRUE(grown->labels().empty());
+  EXPECT_EQ(files_.Get("a.raw").bytes.size(), 10'000u);
+  EXPECT_EQ(domain_->images().Get("images/a")->DebugString(), grown->DebugString());
+}
+
+TEST_F(ImageManagerTest, UpdateThatChangesNothingKeepsTheGeneration) {
+  const auto image = CreateImage("a");
+  const auto same = UpdateImage(*image, "virtual_size_bytes");
+  ASSERT_TRUE(same.ok()) << same.status();
+  EXPECT_EQ(same->generation(), 1u);
+}
+
+TEST_F(ImageManagerTest, ImagesDoNotShrink) {
+  auto image = CreateImage("a", 4096);
+  image->set_virtual_size_bytes(512);
+  EXPECT_THAT(ViolationsOf(UpdateImage(*image, "virtual_size_bytes").status()),
+              ElementsAre("image.virtual_size_bytes SHRINK_NOT_ALLOWED"));
+  EXPECT_EQ(files_.Get("a.raw").bytes.size(), 4096u);
+}
+
+TEST_F(ImageManagerTest, GrowthThatFailsLeavesTheImageAsItWas) {
+  auto image = CreateImage("a", 4096);
+  image->set_virtual_size_bytes(8192);
+  engine_->FailNext("GrowImage", absl::ResourceExhaustedError("no space"));
+  EXPECT_EQ(ReasonIn(UpdateImage(*image, "virtual_size_bytes").status()), "POOL_FULL");
+  const auto after = domain_->images().Get("images/a");
+  EXPECT_EQ(after->generation(), 1u);
+  EXPECT_EQ(after->virtual_size_bytes(), 4096u);
+}
+
+TEST_F(ImageManagerTest, PoolCannotChange) {
+  auto image = CreateImage("a");
+  image->set_pool("pools/other");
+  EXPECT_THAT(ViolationsOf(UpdateImage(*image, "pool").status()),
+              ElementsAre("image.pool FIELD_IMMUTABLE"));
+}
+
+TEST_F(ImageManagerTest, DeletedImageIsGoneWithItsFile) {
+  const auto first = CreateImage("a");
+  ASSERT_TRUE(domain_->images().Delete("images/a").ok());
+  EXPECT_EQ(files_.count(), 0u);
+  EXPECT_EQ(ReasonIn(domain_->images().Delete("images/a").status()), "RESOURCE_NOT_FOUND");
+  const auto second = CreateImage("a");
+  ASSERT_TRUE(second.ok());
+  EXPECT_NE(second->uid(), first->uid());
+}
+
+TEST_F(ImageManagerTest, ServedImageIsNotDeleted) {
+  ASSERT_TRUE(CreateImage("a").ok());
+  ASSERT_TRUE(CreateExport("e1", "images/a").ok());
+  ASSERT_TRUE(CreateExport("e2", "images/a").ok());
+  const absl::Status status = domain_->images().Delete("images/a").status();
+  EXPECT_EQ(ReasonIn(status), "IMAGE_IN_USE");
+  EXPECT_EQ(MetadataIn(status, "exports"), "exports/e1,exports/e2");
+  EXPECT_TRUE(files_.Has("a.raw"));
+}
+
+TEST_F(ImageManagerTest, DeletionThatFailsLeavesTheImageActive) {
+  ASSERT_TRUE(CreateImage("a").ok());
+  files_.SetLocked("a.raw", true);
+  EXPECT_EQ(ReasonIn(domain_->images().Delete("images/a").status()), "IMAGE_LOCKED");
+  EXPECT_EQ(domain_->images().Get("images/a")->state(), v1::Image::STATE_ACTIVE);
+}
+
+TEST_F(ImageManagerTest, ImportByCopyLeavesTheSource) {
+  files_.Put("in/disk.img", {"", "content", false});
+  const auto image = Import("a", "./in//disk.img", false);
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_EQ(image->virtual_size_bytes(), 7u);
+  EXPECT_EQ(files_.Get("a.raw").bytes, "content");
+  EXPECT_TRUE(files_.Has("in/disk.img"));
+}
+
+TEST_F(ImageManagerTest, ImportByMoveTakesTheSource) {
+  files_.Put("disk.img", {"", "content", false});
+  ASSERT_TRUE(Import("a", "disk.img", true).ok());
+  EXPECT_EQ(files_.Get("a.raw").bytes, "content");
+  EXPECT_FALSE(files_.Has("disk.img"));
+}
+
+TEST_F(ImageManagerTest, ImportChecksTheDeclaredSizeFirst) {
+  files_.Put("disk.img", {"", "content", false});
+  EXPECT_THAT(ViolationsOf(Import("a", "disk.img", true, 8).status()),
+              ElementsAre("image.virtual_size_bytes SIZE_MISMATCH"));
+  EXPECT_TRUE(files_.Has("disk.img"));
+  EXPECT_EQ(files_.count(), 1u);
+}
+
+TEST_F(ImageManagerTest, ImportOfAMissingFileNamesTheField) {
+  const absl::Status status = Import("a", "disk.img", false).status();
+  EXPECT_EQ(ReasonIn(status), "RESOURCE_NOT_FOUND");
+  EXPECT_EQ(MetadataIn(status, "field"), "source_file");
+}
+
+TEST_F(ImageManagerTest, ImportFromOutsideOfThePoolIsRefused) {
+  for (const char* file : {"../disk.img", "/etc/passwd", "a/../../b", "", "./"}) {
+    EXPECT_EQ(ReasonIn(Import("a", file, false).status()), "PATH_OUTSIDE_POOL") << file;
+  }
+}
+
+TEST_F(ImageManagerTest, ImportDoesNotTakeTheFileOfAnImage) {
+  ASSERT_TRUE(CreateImage("a").ok());
+  for (const bool move : {false, true}) {
+    EXPECT_EQ(ReasonIn(Import("b", "./a.raw", move).status()), "IMAGE_IN_USE");
+  }
+  EXPECT_TRUE(files_.Has("a.raw"));
+}
+
+TEST_F(ImageManagerTest, ListGoesOnWhereThePageEndedWhateverIsDeleted) {
+  for (const char* id : {"a", "b", "c", "d", "e"}) ASSERT_TRUE(CreateImage(id).ok());
+  v1::ListImagesRequest request;
+  request.set_page_size(2);
+  auto page = domain_->images().List(request);
+  ASSERT_TRUE(page.ok());
+  ASSERT_EQ(page->images_size(), 2);
+  EXPECT_EQ(page->images(1).name(), "images/b");
+  EXPECT_GT(page->revision(), 0u);
+  ASSERT_TRUE(domain_->images().Delete("images/b").ok());
+  Restart();  // tokens outlive it
+  request.set_page_token(page->next_page_token());
+  page = domain_->images().List(request);
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_EQ(page->images(0).name(), "images/c");
+  request.set_page_token(page->next_page_token());
+  page = domain_->images().List(request);
+  ASSERT_EQ(page->images_size(), 1);
+  EXPECT_EQ(page->images(0).name(), "images/e");
+  EXPECT_EQ(page->next_page_token(), "");
+}
+
+TEST_F(ImageManagerTest, TokenOfAnotherListIsRefused) {
+  for (const char* id : {"a", "b"}) ASSERT_TRUE(CreateImage(id).ok());
+  v1::ListImagesRequest request;
+  request.set_page_size(1);
+  v1::ListExportsRequest other;
+  other.set_page_token(domain_->images().List(request)->next_page_token());
+  EXPECT_THAT(ViolationsOf(domain_->exports().List(other).status()),
+              ElementsAre("page_token PAGE_TOKEN_INVALID"));
+}
+
+TEST_F(ImageManagerTest, OfManyCreatorsOfOneNameOneWins) {
+  constexpr int kThreads = 8;
+  std::vector<absl::Status> results(kThreads);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] { results[i] = CreateImage("a", 4096).status(); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  int created = 0;
+  for (const absl::Status& status : results) {
+    created += status.ok() ? 1 : 0;
+    if (!status.ok()) {
+      EXPECT_EQ(ReasonIn(status), "RESOURCE_EXISTS");
+    }
+  }
+  EXPECT_EQ(created, 1);
+  EXPECT_EQ(files_.count(), 1u);
+}
+
+}  // namespace
+}  // namespace gabion::service

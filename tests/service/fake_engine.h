@@ -1,0 +1,128 @@
+// An engine without disks and sockets: images and exports in memory. For tests of the control
+// plane.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "service/executor.h"
+
+namespace gabion::service {
+
+// What outlives the fake daemon: the files of the pools. Thread-safe.
+class FakeFiles {
+ public:
+  struct File {
+    std::string uid;
+    std::string bytes;
+    bool locked = false;  // by another process
+  };
+
+  bool Has(const std::string& name) const;
+  File Get(const std::string& name) const;
+  void Put(const std::string& name, File file);
+  void Remove(const std::string& name);
+  void SetLocked(const std::string& name, bool locked);
+  std::size_t count() const;
+
+ private:
+  friend class FakeEngine;
+  friend class FakeTarget;
+  mutable std::recursive_mutex mutex_;
+  std::map<std::string, File> files_;  // by name in the one pool
+};
+
+// Does what engine.h says, on a thread of its own, and fails on command. Owned by the test; any
+// thread.
+class FakeEngine final : public engine::Engine {
+ public:
+  // `files` outlives this.
+  explicit FakeEngine(FakeFiles& files);
+  ~FakeEngine() override;
+
+  // The next call of `method`, e.g. "CreateImage", answers `status` and does nothing.
+  void FailNext(const std::string& method, absl::Status status);
+  // From now on `gate` is asked before every call that changes something; its error is the answer.
+  void SetGate(std::function<absl::Status()> gate);
+  // Calls of `method` are done but not answered until Release().
+  void Hold(const std::string& method);
+  void Release(const std::string& method);
+  // Blocks until `count` calls of `method` have been made since the start.
+  void AwaitCalls(const std::string& method, int count);
+  int calls(const std::string& method) const;
+
+  void AddConnection(const std::string& export_name, engine::ConnectionState connection);
+  bool Serves(const std::string& export_name) const;
+  engine::ExportSpec Spec(const std::string& export_name) const;
+  int open_targets() const;
+
+  engine::EngineInfo info() const override;
+  absl::Status AddPool(const std::string& name, const std::string& directory) override;
+  void GetPool(std::string name, engine::Callback<absl::StatusOr<engine::PoolInfo>> done) override;
+  void CreateImage(engine::ImageSpec spec, ByteCount size,
+                   engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
+  void ImportImage(engine::ImageSpec spec, std::string source_file, bool move,
+                   engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
+  void StatImage(engine::ImageSpec spec,
+                 engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
+  void GrowImage(engine::ImageSpec spec, ByteCount size,
+                 engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
+  void DeleteImage(engine::ImageSpec spec, engine::Callback<absl::Status> done) override;
+  void CreateExport(engine::ExportSpec spec,
+                    engine::Callback<absl::StatusOr<engine::ExportState>> done) override;
+  void UpdateExport(engine::ExportSpec spec,
+                    engine::Callback<absl::StatusOr<engine::ExportState>> done) override;
+  void DeleteExport(std::string name, engine::DeleteMode mode,
+                    engine::Callback<absl::Status> done) override;
+  void GetExport(std::string name,
+                 engine::Callback<absl::StatusOr<engine::ExportState>> done) override;
+  void ListConnections(
+      std::string export_name,
+      engine::Callback<absl::StatusOr<std::vector<engine::ConnectionState>>> done) override;
+  void CloseConnection(std::string export_name, uint64_t id,
+                       engine::Callback<absl::Status> done) override;
+  void CheckExport(engine::ExportSpec spec,
+                   engine::Callback<absl::StatusOr<engine::ExportState>> done) override;
+  void OpenImageTarget(
+      engine::ImageSpec spec, bool writable,
+      engine::Callback<absl::StatusOr<std::unique_ptr<engine::Target>>> done) override;
+  void OpenExportTarget(
+      std::string export_name,
+      engine::Callback<absl::StatusOr<std::unique_ptr<engine::Target>>> done) override;
+  void Stop() override;
+
+ private:
+  friend class FakeTarget;
+  struct Export {
+    engine::ExportSpec spec;
+    std::vector<engine::ConnectionState> connections;
+  };
+
+  template <typename T>
+  void Do(const std::string& method, engine::Callback<T> done, std::function<T()> work);
+  absl::StatusOr<engine::ImageInfo> Info(const engine::ImageSpec& spec) const;
+  absl::StatusOr<engine::ExportState> State(const Export& exported) const;
+  absl::Status CheckUnlocked(const engine::ImageSpec& spec) const;
+
+  FakeFiles& files_;
+  mutable std::mutex mutex_;
+  std::condition_variable called_;
+  std::map<std::string, int> calls_;
+  std::function<absl::Status()> gate_;
+  std::map<std::string, std::deque<absl::Status>> failures_;
+  std::map<std::string, std::vector<absl::AnyInvocable<void() &&>>> held_;
+  std::map<std::string, std::string> pools_;
+  std::map<std::string, Export> exports_;
+  int open_targets_ = 0;
+  Executor thread_{1};  // last: its work uses the others
+};
+
+}  // namespace gabion::service
