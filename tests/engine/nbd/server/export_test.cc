@@ -136,10 +136,30 @@ TEST_F(ExportTest, ConnectionWhoseRequestsAreGarbageFromTheStartEndsToo) {
   EXPECT_THAT(ended_, ElementsAre(7u));
 }
 
-TEST_F(ExportTest, ReplacedVersionAdmitsNobody) {
-  Publish(terms_);
-  EXPECT_EQ(Admit(last_version_ - 1, terms_).code(), absl::StatusCode::kAborted);
+TEST_F(ExportTest, ClientOnItsWayGetsTheVersionThatItWasTold) {
+  const Terms told = terms_;
+  Terms coarse;
+  coarse.policy.granule = 4096;
+  Publish(coarse, UnalignedRequests::kReject, SilentClients::kEnforce);
+  ASSERT_TRUE(Admit(last_version_ - 1, told).ok());
+  EXPECT_EQ(guests_.back()->Call({kCmdRead, 0, 1, 5}).error, 0u);
+}
+
+TEST_F(ExportTest, ClientThatWasToldAWritableExportDoesNotWriteToOneThatIsReadOnlyByNow) {
+  const Terms told = terms_;
+  Terms read_only;
+  read_only.read_only = true;
+  Publish(read_only);
+  ASSERT_TRUE(Admit(last_version_ - 1, told).ok());
+  EXPECT_EQ(guests_.back()->Call({kCmdWrite, 0, 0, 4}, "data").error, 1u);
+  EXPECT_EQ(guests_.back()->Call({kCmdRead, 0, 0, 4}).error, 0u);
+}
+
+TEST_F(ExportTest, UnknownVersionAdmitsNobody) {
+  EXPECT_EQ(Admit(last_version_ + 1, terms_).code(), absl::StatusCode::kAborted);
   EXPECT_TRUE(guests_.back()->connection.shut());
+  for (int i = 0; i < 20; ++i) Publish(terms_);
+  EXPECT_EQ(Admit(1, terms_).code(), absl::StatusCode::kAborted);
   EXPECT_EQ(export_->sessions(), 0u);
   EXPECT_TRUE(ended_.empty());  // whoever asked gives the slot back
 }
