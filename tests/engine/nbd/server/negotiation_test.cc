@@ -39,6 +39,7 @@ class NegotiationTest : public ::testing::Test {
  protected:
   // A new connection on which the client has sent `bytes` already.
   void Connect(std::string_view bytes, runtime::Duration timeout = std::chrono::hours(1)) {
+    stream_.reset();  // before the connection that it is an end of
     connection_ = std::make_unique<MemoryConnection>(reactor_.ready());
     stream_ = connection_->TakeStream();
     connection_->Send(bytes);
@@ -93,7 +94,6 @@ TEST_F(NegotiationTest, BytesBehindTheHandshakeAreHandedOn) {
     Settle();
     const Result result = task_->Take();
     ASSERT_TRUE(result.ok()) << result.status();
-    std::string rest(connection_->unread(), '\0');
     EXPECT_LE(result->leftover.size(), 4096u);
     EXPECT_EQ(result->leftover, requests.substr(0, result->leftover.size()));
     EXPECT_EQ(result->leftover.size() + connection_->unread(), requests.size());
