@@ -1,0 +1,144 @@
+#include "engine/image.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "engine/base/reason.h"
+#include "engine/image_files.h"
+#include "tests/support/memory_node.h"
+#include "tests/support_io/temp_dir.h"
+
+namespace gabion::engine {
+namespace {
+
+class ImageTest : public ::testing::Test, public Image::GrowthObserver {
+ protected:
+  void SetUp() override {
+    absl::StatusOr<io::Directory> pool = io::Directory::Open(directory_.path());
+    ASSERT_TRUE(pool.ok()) << pool.status();
+    pool_ = std::make_unique<io::Directory>(*std::move(pool));
+    spec_.name = "images/a";
+    spec_.uid = "uid-a";
+    spec_.pool = "pools/p";
+    spec_.file_name = "a.raw";
+    ASSERT_TRUE(CreateImageFile(*pool_, spec_, ByteCount{4096}).ok());
+  }
+
+  std::unique_ptr<Image> Open(const test::MemoryNodeOptions& disk) {
+    absl::StatusOr<OpenedImage> opened = OpenImageFile(*pool_, spec_, /*direct=*/false);
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    file_ = std::move(opened->file);
+    Image::Parts parts{std::make_unique<test::MemoryNode>(disk), nullptr,
+                       std::move(opened->lock_fd), opened->lock};
+    return std::make_unique<Image>(spec_, std::move(parts), ready_, *this);
+  }
+
+  absl::Status Close(Image& image) {
+    file_ = io::UniqueFd();
+    Task<absl::Status> closed = image.Close();
+    ready_.RunUntilIdle();
+    return closed.Take();
+  }
+
+  io::UniqueFd OpenAside() const {
+    return io::UniqueFd(open((directory_.path() + "/a.raw").c_str(), O_RDWR | O_CLOEXEC));
+  }
+
+  runtime::ReadyQueue ready_;
+  test::TempDir directory_;
+  std::unique_ptr<io::Directory> pool_;
+  ImageSpec spec_;
+  io::UniqueFd file_;
+  int grown_ = 0;
+
+ private:
+  void OnImageGrown(Image&) override { ++grown_; }
+};
+
+TEST_F(ImageTest, WriterKeepsOtherWritersOutUntilItLeaves) {
+  const std::unique_ptr<Image> image = Open({.size = 4096});
+  ASSERT_TRUE(image->AddUser(false).ok());
+  ASSERT_TRUE(image->AddUser(true).ok());
+  const io::UniqueFd other = OpenAside();
+  io::FileLock lock(other.get());
+  EXPECT_FALSE(lock.Acquire(io::LockMode::kReader).ok());
+  image->RemoveUser(true);
+  EXPECT_TRUE(lock.Acquire(io::LockMode::kReader).ok());
+  lock.Release();
+  image->RemoveUser(false);
+  EXPECT_TRUE(Close(*image).ok());
+}
+
+// Another process that looks for conflicts takes its locks first: it may stand in the way of a
+// change that cannot conflict with anything.
+TEST_F(ImageTest, ForeignLockWhileTheWriterLeavesIsSurvived) {
+  const std::unique_ptr<Image> image = Open({.size = 4096});
+  ASSERT_TRUE(image->AddUser(false).ok());
+  ASSERT_TRUE(image->AddUser(true).ok());
+  const io::UniqueFd other = OpenAside();
+  struct flock byte = {};
+  byte.l_type = F_RDLCK;
+  byte.l_whence = SEEK_SET;
+  byte.l_start = 101;  // "uses write"
+  byte.l_len = 1;
+  ASSERT_EQ(fcntl(other.get(), F_OFD_SETLK, &byte), 0);
+  image->RemoveUser(true);
+  EXPECT_EQ(image->users(), 1u);
+  byte.l_type = F_UNLCK;
+  ASSERT_EQ(fcntl(other.get(), F_OFD_SETLK, &byte), 0);
+  EXPECT_TRUE(image->AddUser(true).ok());
+  image->RemoveUser(true);
+  image->RemoveUser(false);
+  EXPECT_TRUE(Close(*image).ok());
+}
+
+TEST_F(ImageTest, FileThatCannotBeWrittenHasNoWriters) {
+  const std::unique_ptr<Image> image = Open({.size = 4096, .writable = false});
+  const absl::Status refused = image->AddUser(true);
+  ASSERT_TRUE(ReasonOf(refused).has_value());
+  EXPECT_EQ(ReasonOf(refused)->reason, "IMAGE_NOT_WRITABLE");
+  EXPECT_EQ(image->users(), 0u);
+  EXPECT_TRUE(Close(*image).ok());
+}
+
+TEST_F(ImageTest, GrowthIsToldOnceAndNeverUndone) {
+  const std::unique_ptr<Image> image = Open({.size = 4096});
+  Task<absl::Status> more = image->Grow(ByteCount{8192});
+  Task<absl::Status> less = image->Grow(ByteCount{6000});
+  ready_.RunUntilIdle();
+  EXPECT_TRUE(more.Take().ok());
+  EXPECT_TRUE(less.Take().ok());
+  EXPECT_EQ(image->root().limits().size.value, 8192u);
+  EXPECT_EQ(grown_, 1);
+  EXPECT_TRUE(Close(*image).ok());
+}
+
+TEST_F(ImageTest, GrowthThatFailsIsNotTold) {
+  const std::unique_ptr<Image> image = Open({.size = 4096, .resizable = false});
+  Task<absl::Status> grown = image->Grow(ByteCount{8192});
+  ready_.RunUntilIdle();
+  EXPECT_FALSE(grown.Take().ok());
+  EXPECT_EQ(grown_, 0);
+  EXPECT_EQ(image->root().limits().size.value, 4096u);
+  EXPECT_TRUE(Close(*image).ok());
+}
+
+TEST_F(ImageTest, FileInUseIsNotMadeAnew) {
+  const std::unique_ptr<Image> image = Open({.size = 4096});
+  ASSERT_TRUE(image->AddUser(true).ok());
+  const absl::StatusOr<ImageInfo> again = CreateImageFile(*pool_, spec_, ByteCount{512});
+  ASSERT_TRUE(ReasonOf(again.status()).has_value()) << again.status();
+  EXPECT_EQ(ReasonOf(again.status())->reason, "IMAGE_LOCKED");
+  EXPECT_EQ(StatImageFile(*pool_, spec_)->virtual_size.value, 4096u);
+  image->RemoveUser(true);
+  EXPECT_TRUE(Close(*image).ok());
+  EXPECT_TRUE(CreateImageFile(*pool_, spec_, ByteCount{4096}).ok());
+}
+
+}  // namespace
+}  // namespace gabion::engine
