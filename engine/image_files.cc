@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
+#include "engine/base/text.h"
 #include "engine/image.h"
 #include "engine/io/errno_status.h"
 
@@ -34,14 +35,40 @@ absl::Status ReasonFor(const absl::Status& status, const ImageSpec& spec) {
   }
 }
 
-// OK if the file is this image's, or does not say whose it is.
-absl::Status CheckIdentity(int fd, const ImageSpec& spec) {
+// What a file says of whose it is.
+enum class Owner { kThis, kAnother, kNobody };
+
+absl::StatusOr<Owner> OwnerOf(int fd, const ImageSpec& spec) {
   const absl::StatusOr<std::optional<std::string>> uid = io::GetFileUid(fd);
-  if (uid.status().code() == absl::StatusCode::kUnimplemented) return absl::OkStatus();
+  // Where the file system cannot say, names have to do.
+  if (uid.status().code() == absl::StatusCode::kUnimplemented) return Owner::kThis;
   RETURN_IF_ERROR(uid.status());
-  if (!uid->has_value() || **uid == spec.uid) return absl::OkStatus();
-  return WithReason(absl::FailedPreconditionError("the file belongs to another image"),
+  if (!uid->has_value()) return Owner::kNobody;
+  return **uid == spec.uid ? Owner::kThis : Owner::kAnother;
+}
+
+absl::Status Replaced(const ImageSpec& spec, std::string_view what) {
+  return WithReason(absl::FailedPreconditionError(AsAbsl(what)),
                     {"IMAGE_REPLACED", {{"image", spec.name}}});
+}
+
+// A file that says nothing, such as one that was put back from a backup, is served, and says whose
+// it is from then on.
+absl::Status CheckBeforeServing(int fd, const ImageSpec& spec) {
+  ASSIGN_OR_RETURN(const Owner owner, OwnerOf(fd, spec));
+  if (owner == Owner::kAnother) return Replaced(spec, "the file belongs to another image");
+  if (owner == Owner::kNobody) io::SetFileUid(fd, spec.uid).IgnoreError();  // read-only: as it was
+  return absl::OkStatus();
+}
+
+// Only what is known to be this image's is deleted.
+absl::Status CheckBeforeDeleting(int fd, const ImageSpec& spec) {
+  ASSIGN_OR_RETURN(const Owner owner, OwnerOf(fd, spec));
+  if (owner == Owner::kThis) return absl::OkStatus();
+  if (owner == Owner::kAnother) return Replaced(spec, "the file belongs to another image");
+  return Replaced(spec,
+                  "the file does not say whose it is, so it is not deleted; exporting the image"
+                  " once claims it");
 }
 
 // OK if the file still has a name. Called with the locks held, which whoever deletes it takes
@@ -76,35 +103,43 @@ absl::Status Taken(const ImageSpec& spec) {
                     {"RESOURCE_EXISTS", {{"pool", spec.pool}, {"file", spec.file_name}}});
 }
 
-// A new file, or what an interrupted attempt for the same image left.
-absl::StatusOr<io::UniqueFd> CreateOrTakeOver(const io::Directory& pool, const ImageSpec& spec) {
-  absl::StatusOr<io::UniqueFd> fd = pool.Create(spec.file_name);
-  if (fd.status().code() != absl::StatusCode::kAlreadyExists) return fd;
-  ASSIGN_OR_RETURN(const bool ours, IsOurs(pool, spec));
-  if (!ours) return Taken(spec);
-  fd = pool.Open(spec.file_name, {.writable = true});
-  RETURN_IF_ERROR(fd.status());
-  // Nobody makes a file anew while somebody uses it. The locks go with the descriptor.
-  io::FileLock lock(fd->get());
-  RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kWriter));
-  return fd;
-}
-
 absl::Status Finish(int fd, uint64_t size) {
   if (ftruncate(fd, static_cast<off_t>(size)) != 0) return io::ErrnoStatus(errno, "set the size");
   if (fsync(fd) != 0) return io::ErrnoStatus(errno, "sync");
   return absl::OkStatus();
 }
 
-// Runs `fill` on the new file; takes the file away again if that fails.
+// Where a file is made: its own name appears when it is complete, and says whose it is.
+std::string UnfinishedName(const ImageSpec& spec) {
+  return absl::StrCat(".", spec.uid, ".unfinished");
+}
+
+absl::Status RemoveUnfinished(const io::Directory& pool, const ImageSpec& spec) {
+  const absl::Status removed = pool.Unlink(UnfinishedName(spec));
+  return removed.code() == absl::StatusCode::kNotFound ? absl::OkStatus() : removed;
+}
+
+template <typename Fill>
+absl::Status MakeUnfinished(const io::Directory& pool, const ImageSpec& spec, Fill fill) {
+  RETURN_IF_ERROR(RemoveUnfinished(pool, spec));  // of an attempt that was interrupted
+  ASSIGN_OR_RETURN(const io::UniqueFd fd, pool.Create(UnfinishedName(spec)));
+  RETURN_IF_ERROR(SetIdentity(fd.get(), spec));
+  return fill(fd.get());
+}
+
+// Runs `fill` on a new file and gives it its name. A repeated call finds it finished. On error
+// there is no file.
 template <typename Fill>
 absl::StatusOr<ImageInfo> MakeFile(const io::Directory& pool, const ImageSpec& spec, Fill fill) {
-  ASSIGN_OR_RETURN(const io::UniqueFd fd, CreateOrTakeOver(pool, spec));
-  absl::Status status = SetIdentity(fd.get(), spec);
-  if (status.ok()) status = fill(fd.get());
-  if (status.ok()) status = pool.Sync();
+  ASSIGN_OR_RETURN(const bool finished, IsOurs(pool, spec));
+  if (finished) return StatImageFile(pool, spec);
+  absl::Status status = MakeUnfinished(pool, spec, fill);
+  if (status.ok()) {
+    status = pool.Rename(UnfinishedName(spec), spec.file_name);
+    if (status.code() == absl::StatusCode::kAlreadyExists) status = Taken(spec);
+  }
   if (!status.ok()) {
-    pool.Unlink(spec.file_name).IgnoreError();
+    RemoveUnfinished(pool, spec).IgnoreError();
     return status;
   }
   return StatImageFile(pool, spec);
@@ -131,8 +166,7 @@ absl::Status CopyContent(int from, int to) {
   const off_t size = lseek(from, 0, SEEK_END);
   if (size < 0) return io::ErrnoStatus(errno, "seek");
   if (ioctl(to, FICLONE, from) != 0) {
-    // No shared extents here. Empty what an interrupted attempt may have left, and copy the data.
-    if (ftruncate(to, 0) != 0) return io::ErrnoStatus(errno, "truncate");
+    // No shared extents here: copy the data.
     for (off_t offset = 0; offset < size;) {
       ASSIGN_OR_RETURN(offset, CopyRun(from, to, offset, size));
     }
@@ -168,7 +202,7 @@ absl::StatusOr<OpenedImage> OpenImageFile(const io::Directory& pool, const Image
     file = pool.Open(spec.file_name, {.writable = false, .direct = direct});
   }
   if (!file.ok()) return ReasonFor(file.status(), spec);
-  RETURN_IF_ERROR(Annotate(CheckIdentity(file->get(), spec), spec.name));
+  RETURN_IF_ERROR(Annotate(CheckBeforeServing(file->get(), spec), spec.name));
   io::UniqueFd lock_fd(fcntl(file->get(), F_DUPFD_CLOEXEC, 0));
   if (!lock_fd.valid()) return Annotate(io::ErrnoStatus(errno, "dup"), spec.name);
   io::FileLock lock(lock_fd.get());
@@ -212,10 +246,12 @@ absl::StatusOr<ImageInfo> StatImageFile(const io::Directory& pool, const ImageSp
 }
 
 absl::Status DeleteImageFile(const io::Directory& pool, const ImageSpec& spec) {
+  const absl::Status unfinished = RemoveUnfinished(pool, spec);
+  if (!unfinished.ok()) return ReasonFor(unfinished, spec);
   const absl::StatusOr<io::UniqueFd> file = pool.Open(spec.file_name, {.writable = true});
   if (file.status().code() == absl::StatusCode::kNotFound) return absl::OkStatus();
   if (!file.ok()) return ReasonFor(file.status(), spec);
-  RETURN_IF_ERROR(Annotate(CheckIdentity(file->get(), spec), spec.name));
+  RETURN_IF_ERROR(Annotate(CheckBeforeDeleting(file->get(), spec), spec.name));
   io::FileLock lock(file->get());
   RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kWriter));
   const absl::Status unlinked = pool.Unlink(spec.file_name);
