@@ -1,6 +1,8 @@
 """What NBD clients are told about requests that cannot be served, on a writable and on a read-only export. After every
 one of them the connection goes on."""
 
+import random
+
 import harness
 import nbd
 from harness import MiB, errno_of
@@ -116,6 +118,49 @@ class ErrorsTest(harness.GabionTestCase):
             errno_of(lambda: handle.pread(512, SIZE))
         counts = [int(c.get("rejectedRequests", 0)) for c in self.daemon.connections("writable")]
         self.assertIn(3, counts)
+
+
+class MaximumPayloadTest(harness.GabionTestCase):
+    """An export that advertises a largest payload of 1 MiB."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.uri = cls.daemon.serve("e", 8 * MiB, block_sizes={"maximumPayloadBytes": MiB})
+        handle = harness.nbd_connect(cls.uri)
+        cls.content = random.Random(3).randbytes(8 * MiB)
+        for offset in range(0, 8 * MiB, MiB):
+            handle.pwrite(cls.content[offset:offset + MiB], offset)
+        handle.shutdown()
+
+    def test_a_longer_structured_read_comes_in_chunks_that_keep_it(self):
+        handle = self.connect(self.uri, strict=False)
+        chunks = []
+        data = handle.pread_structured(5 * MiB + 512, 512, lambda part, at, status, _error: chunks.append(len(part)) or 0)
+        self.assertEqual(bytes(data), self.content[512:512 + 5 * MiB + 512])
+        self.assertLessEqual(max(chunks), MiB)
+
+    def test_a_longer_simple_read_is_refused(self):
+        handle = self.connect(self.uri, strict=False, structured=False)
+        self.assertEqual(errno_of(lambda: handle.pread(5 * MiB, 0)), "EINVAL")
+        self.assertEqual(handle.pread(MiB, MiB), self.content[MiB:2 * MiB])
+
+    def test_a_longer_unfragmented_read_is_refused(self):
+        handle = self.connect(self.uri, strict=False)
+        got = errno_of(lambda: handle.pread_structured(5 * MiB, 0, quiet, nbd.CMD_FLAG_DF))
+        self.assertIn(got, ("EOVERFLOW", "EINVAL"))
+        self.assertEqual(handle.pread(MiB, MiB), self.content[MiB:2 * MiB])
+
+    def test_requests_without_payload_may_be_longer(self):
+        handle = self.connect(self.uri, contexts=["base:allocation"], strict=False)
+        handle.cache(8 * MiB, 0)
+        self.assertEqual(sum(length for length, _ in harness.extents(handle, 0, 8 * MiB)), 8 * MiB)
+
+    def test_a_write_that_is_longer_leaves_the_connection_alive(self):
+        handle = self.connect(self.uri, strict=False)
+        got = errno_of(lambda: handle.pwrite(self.content[:5 * MiB], 0))
+        self.assertIn(got, ("OK", "EINVAL"))  # up to 32 MiB a server may be generous; the bytes are the same either way
+        self.assertEqual(handle.pread(5 * MiB, 0), self.content[:5 * MiB])
 
 
 class AlignmentTest(harness.GabionTestCase):

@@ -12,12 +12,6 @@ from harness import MiB, run
 TEXT = "a disk with a description, Größe: klein"
 
 
-def ready(handle):
-    """Waits until the handle can be asked options."""
-    while handle.aio_is_connecting():
-        handle.poll(-1)
-
-
 class OptionsTest(harness.GabionTestCase):
     """By libnbd's option mode."""
 
