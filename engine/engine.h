@@ -39,6 +39,7 @@ struct NbdOptions {
   uint16_t tcp_port = 10809;  // 0: the system chooses; see EngineInfo
   std::chrono::milliseconds handshake_timeout{10'000};
   uint32_t max_connections = 1024;        // all exports and unfinished handshakes together
+  uint32_t max_handshakes = 128;          // unfinished ones: nobody knows yet who that is
   uint32_t max_requests_in_flight = 128;  // per connection
   ByteCount max_bytes_in_flight{
       64 * kMiB};  // payload per connection; at least the largest payload of an export

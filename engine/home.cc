@@ -103,6 +103,11 @@ void Home::EndConnection(const std::string& export_name) {
 
 void Home::Door::OnConnection(io::UniqueFd socket) {
   if (home_.closing_) return;
+  if (home_.negotiating_.size() >= home_.options_.max_handshakes) {
+    home_.logger_.Log(LogLevel::kWarning, "nbd",
+                      "a connection was refused: too many handshakes are under way");
+    return;
+  }
   if (!home_.slots_.Take()) {
     home_.logger_.Log(LogLevel::kWarning, "nbd",
                       "a connection was refused: as many as allowed are open");

@@ -54,7 +54,7 @@ class Home final : public ExportSink {
   // Where the image is, or would be, open. Thread-safe.
   ShardServer& ServerOf(const std::string& image_name) const;
   // For targets.
-  Task<absl::StatusOr<const io::Directory*>> FindPool(std::string name);
+  Task<absl::StatusOr<const io::Directory*>> FindPool(const std::string& name);
   Task<absl::StatusOr<ExportSpec>> SpecOf(std::string export_name);
 
   // Stops listening, ends handshakes, and waits for every task here.

@@ -36,7 +36,7 @@ absl::StatusOr<const io::Directory*> Home::PoolOf(const std::string& name) const
   return found->second.get();
 }
 
-Task<absl::StatusOr<const io::Directory*>> Home::FindPool(std::string name) {
+Task<absl::StatusOr<const io::Directory*>> Home::FindPool(const std::string& name) {
   return Task<absl::StatusOr<const io::Directory*>>(PoolOf(name));
 }
 

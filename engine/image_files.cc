@@ -24,10 +24,14 @@ namespace {
 
 absl::Status ReasonFor(const absl::Status& status, const ImageSpec& spec) {
   absl::Status annotated = Annotate(status, spec.name);
-  if (annotated.ok() || ReasonOf(annotated).has_value()) return annotated;
+  if (annotated.ok()) return annotated;
+  const std::optional<Reason> reason = ReasonOf(annotated);
+  if (reason.has_value() && reason->reason != "PATH_OUTSIDE_POOL") return annotated;
+  if (reason.has_value()) return WithReason(annotated, {reason->reason, {{"pool", spec.pool}}});
   switch (status.code()) {
-    case absl::StatusCode::kPermissionDenied:
-      return WithReason(annotated, {"PATH_OUTSIDE_POOL", {{"pool", spec.pool}}});
+    case absl::StatusCode::kPermissionDenied:  // the daemon's rights do not suffice
+      return WithReason(absl::UnavailableError(annotated.message()),
+                        {"POOL_UNREACHABLE", {{"pool", spec.pool}}});
     case absl::StatusCode::kResourceExhausted:
       return WithReason(annotated, {"POOL_FULL", {{"pool", spec.pool}}});
     default:
@@ -92,7 +96,7 @@ absl::StatusOr<bool> IsOurs(const io::Directory& pool, const ImageSpec& spec) {
 }
 
 absl::Status SetIdentity(int fd, const ImageSpec& spec) {
-  const absl::Status set = io::SetFileUid(fd, spec.uid);
+  absl::Status set = io::SetFileUid(fd, spec.uid);
   if (set.code() == absl::StatusCode::kUnimplemented) return absl::OkStatus();
   return set;
 }
@@ -174,19 +178,21 @@ absl::Status CopyContent(int from, int to) {
   return Finish(to, static_cast<uint64_t>(size));
 }
 
+// Gives the file the image's identity and name.
 absl::StatusOr<ImageInfo> Adopt(const io::Directory& pool, const ImageSpec& spec,
                                 const std::string& source_file) {
-  {
-    ASSIGN_OR_RETURN(const io::UniqueFd fd, pool.Open(source_file, {.writable = true}));
-    io::FileLock lock(fd.get());
-    RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kWriter));
-    RETURN_IF_ERROR(SetIdentity(fd.get(), spec));
-    if (source_file == spec.file_name) {  // it has the image's name already
-      if (fsync(fd.get()) != 0) return io::ErrnoStatus(errno, "sync");
-      return StatImageFile(pool, spec);
-    }
+  ASSIGN_OR_RETURN(const io::UniqueFd fd, pool.Open(source_file, {.writable = true}));
+  io::FileLock lock(fd.get());
+  RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kWriter));
+  ASSIGN_OR_RETURN(const Owner owner, OwnerOf(fd.get(), spec));
+  if (owner == Owner::kAnother) {
+    return Replaced(spec, "the file belongs to another image; import a copy of it instead");
   }
+  RETURN_IF_ERROR(SetIdentity(fd.get(), spec));
+  if (fsync(fd.get()) != 0) return io::ErrnoStatus(errno, "sync");
+  if (source_file == spec.file_name) return StatImageFile(pool, spec);  // has the name already
   const absl::Status renamed = pool.Rename(source_file, spec.file_name);
+  if (!renamed.ok() && owner == Owner::kNobody) io::ClearFileUid(fd.get());
   if (renamed.code() == absl::StatusCode::kAlreadyExists) return Taken(spec);
   RETURN_IF_ERROR(renamed);
   return StatImageFile(pool, spec);

@@ -31,7 +31,9 @@ Limits LimitsAbove(const Limits& child) {
   return limits;
 }
 
-absl::Status FirstError(absl::Status a, absl::Status b) { return a.ok() ? b : a; }
+const absl::Status& FirstError(const absl::Status& a, const absl::Status& b) {
+  return a.ok() ? b : a;
+}
 
 // The bytes of `part` in a buffer that stands for `range`, which holds it.
 MutableBytes PartOf(MutableBytes buffer, ByteRange range, ByteRange part) {

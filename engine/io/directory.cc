@@ -16,6 +16,7 @@
 #include <memory>
 #include <utility>
 
+#include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/io/errno_status.h"
 
@@ -26,7 +27,8 @@ constexpr char kUidAttribute[] = "user.gabion.uid";
 constexpr std::size_t kMaxUid = 255;
 
 absl::Status LeadsOutside() {
-  return absl::PermissionDeniedError("the name leads outside the pool");
+  return WithReason(absl::PermissionDeniedError("the name leads outside the pool"),
+                    {"PATH_OUTSIDE_POOL", {}});
 }
 
 absl::Status NoImageFile() {
@@ -232,6 +234,8 @@ absl::Status SetFileUid(int fd, std::string_view uid) {
   }
   return absl::OkStatus();
 }
+
+void ClearFileUid(int fd) { static_cast<void>(fremovexattr(fd, kUidAttribute)); }
 
 absl::StatusOr<std::optional<std::string>> GetFileUid(int fd) {
   std::array<char, kMaxUid> value;

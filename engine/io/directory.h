@@ -34,7 +34,7 @@ struct DirectorySpace {
 // Opened once; a later rename of its path, or a symbolic link put in its place, changes nothing.
 // A name is relative, of components divided by '/', none of them "." or "..". Symbolic links are
 // followed nowhere; what is neither a regular file nor a block device is never opened.
-// Errors: kPermissionDenied "the name leads outside the pool" for names that try to, also for
+// Errors: kPermissionDenied PATH_OUTSIDE_POOL for names that try to, also for
 // symbolic links; kInvalidArgument for what is no name at all, or the name of something that cannot
 // be an image. No message contains a path.
 //
@@ -83,6 +83,7 @@ class Directory {
 // that was exchanged behind our back is noticed. kUnimplemented where the file system has no such
 // attributes; nothing if the file has none.
 absl::Status SetFileUid(int fd, std::string_view uid);
+void ClearFileUid(int fd);
 absl::StatusOr<std::optional<std::string>> GetFileUid(int fd);
 
 }  // namespace gabion::io

@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 #include <libnbd.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
@@ -352,6 +355,38 @@ TEST_P(EngineTest, GrowingAnImageIsSeenByNewConnections) {
   const auto shrunk = Wait<absl::StatusOr<ImageInfo>>(
       [&](auto done) { engine_->GrowImage(Image("a"), ByteCount{4096}, std::move(done)); });
   EXPECT_EQ(ReasonOf(shrunk.status())->reason, "SHRINK_NOT_ALLOWED");
+}
+
+// A client that says nothing; -1 if it cannot connect.
+int ConnectSilently(const std::string& path) {
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) return fd;
+  close(fd);
+  return -1;
+}
+
+TEST_P(EngineTest, SilentClientsTakeNoMoreThanTheHandshakesThatAreAllowed) {
+  ASSERT_TRUE(CreateImage("a", 4096).ok());
+  ASSERT_TRUE(CreateExport(Export("e", "a")).ok());
+  const Nbd served = Connect("e");
+  ASSERT_NE(served, nullptr) << nbd_get_error();
+  const std::string path = directory_ / "nbd.sock";
+  std::vector<int> silent;
+  char greeting[18];
+  for (uint32_t i = 0; i < NbdOptions().max_handshakes; ++i) {
+    silent.push_back(ConnectSilently(path));
+    ASSERT_EQ(read(silent.back(), greeting, sizeof(greeting)), 18) << "connection " << i;
+  }
+  silent.push_back(ConnectSilently(path));
+  EXPECT_EQ(read(silent.back(), greeting, sizeof(greeting)), 0) << "hung up at once";
+  char byte = 0;
+  EXPECT_EQ(nbd_pread(served.get(), &byte, 1, 0, 0), 0) << "sessions are served";
+  for (const int fd : silent) close(fd);
+  Nbd later;
+  while (later == nullptr) later = Connect("e");
 }
 
 TEST_P(EngineTest, ManyConnectionsComeAndGo) {

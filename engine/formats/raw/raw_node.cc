@@ -133,7 +133,7 @@ class RawNode final : public block::Node {
 
 }  // namespace
 
-std::unique_ptr<block::Node> NewRawNode(std::unique_ptr<io::File> file, RawOptions options) {
+std::unique_ptr<block::Node> NewRawNode(std::unique_ptr<io::File> file, const RawOptions& options) {
   return std::make_unique<RawNode>(std::move(file), options);
 }
 

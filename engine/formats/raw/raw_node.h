@@ -24,6 +24,6 @@ struct RawOptions {
 //
 // Zero() punches a hole if it may, or zeros the range with its space kept, and writes zeros where
 // the file can do neither. Discard() punches, or does nothing.
-std::unique_ptr<block::Node> NewRawNode(std::unique_ptr<io::File> file, RawOptions options);
+std::unique_ptr<block::Node> NewRawNode(std::unique_ptr<io::File> file, const RawOptions& options);
 
 }  // namespace gabion::raw
