@@ -128,16 +128,56 @@ TEST_F(ImageTest, GrowthThatFailsIsNotTold) {
   EXPECT_TRUE(Close(*image).ok());
 }
 
-TEST_F(ImageTest, FileInUseIsNotMadeAnew) {
+TEST_F(ImageTest, RepeatedCreationFindsTheFileAndLeavesItAlone) {
   const std::unique_ptr<Image> image = Open({.size = 4096});
   ASSERT_TRUE(image->AddUser(true).ok());
   const absl::StatusOr<ImageInfo> again = CreateImageFile(*pool_, spec_, ByteCount{512});
-  ASSERT_TRUE(ReasonOf(again.status()).has_value()) << again.status();
-  EXPECT_EQ(ReasonOf(again.status())->reason, "IMAGE_LOCKED");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->virtual_size.value, 4096u);
   EXPECT_EQ(StatImageFile(*pool_, spec_)->virtual_size.value, 4096u);
   image->RemoveUser(true);
   EXPECT_TRUE(Close(*image).ok());
-  EXPECT_TRUE(CreateImageFile(*pool_, spec_, ByteCount{4096}).ok());
+}
+
+TEST_F(ImageTest, UnfinishedFileOfAnInterruptedCreationIsReplaced) {
+  ImageSpec other = spec_;
+  other.name = "images/other";
+  other.uid = "other-uid";
+  other.file_name = "other.raw";
+  ASSERT_TRUE(pool_->Create(".other-uid.unfinished").ok());
+  const absl::StatusOr<ImageInfo> made = CreateImageFile(*pool_, other, ByteCount{512});
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(made->virtual_size.value, 512u);
+  EXPECT_EQ(pool_->Stat(".other-uid.unfinished").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ImageTest, FileOfSomebodyElseIsNeitherTakenNorDeleted) {
+  ImageSpec other = spec_;
+  other.name = "images/other";
+  other.uid = "other-uid";
+  other.file_name = "other.raw";
+  ASSERT_TRUE(pool_->Create("other.raw").ok());
+  const absl::StatusOr<ImageInfo> made = CreateImageFile(*pool_, other, ByteCount{512});
+  ASSERT_TRUE(ReasonOf(made.status()).has_value()) << made.status();
+  EXPECT_EQ(ReasonOf(made.status())->reason, "RESOURCE_EXISTS");
+  EXPECT_EQ(pool_->Stat(".other-uid.unfinished").status().code(), absl::StatusCode::kNotFound);
+  const absl::Status deleted = DeleteImageFile(*pool_, other);
+  ASSERT_TRUE(ReasonOf(deleted).has_value()) << deleted;
+  EXPECT_EQ(ReasonOf(deleted)->reason, "IMAGE_REPLACED");
+  EXPECT_TRUE(pool_->Stat("other.raw").ok());
+}
+
+TEST_F(ImageTest, FileOfAnotherImageIsNotAdopted) {
+  ImageSpec thief = spec_;
+  thief.name = "images/thief";
+  thief.uid = "thief-uid";
+  thief.file_name = "thief.raw";
+  const absl::StatusOr<ImageInfo> stolen =
+      ImportImageFile(*pool_, thief, spec_.file_name, /*move=*/true);
+  ASSERT_TRUE(ReasonOf(stolen.status()).has_value()) << stolen.status();
+  EXPECT_EQ(ReasonOf(stolen.status())->reason, "IMAGE_REPLACED");
+  EXPECT_TRUE(pool_->Stat(spec_.file_name).ok());
+  EXPECT_EQ(pool_->Stat("thief.raw").status().code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace
