@@ -8,7 +8,8 @@ if (($# != 2)); then
   echo "Usage: deploy/tour.sh GABIONCTL DATA_DIR (of a running gabiond)" >&2
   exit 2
 fi
-PATH=$(cd "$(dirname "$1")" && pwd):$PATH
+programs=$(cd "$(dirname "$1")" && pwd)
+PATH=$programs:$PATH
 data=$(realpath "$2")
 socket=$data/gabiond.sock
 work=$(mktemp -d)
@@ -46,7 +47,9 @@ quoted() {
 }
 
 export GABION_SERVER=unix:$socket
-printf '$ export GABION_SERVER=%s\n' "$GABION_SERVER"
+# shellcheck disable=SC2016  # the reader's shell expands it
+printf '$ export PATH=%q:$PATH\n' "$programs"
+printf '$ export GABION_SERVER=%q\n' "$GABION_SERVER"
 ctl() { gabionctl call "$@"; }
 
 print_call() {

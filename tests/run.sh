@@ -49,6 +49,19 @@ cores=$(nproc)
 service=ON
 if [[ $preset == tsan ]]; then service=OFF; fi
 
+# buf is not in Debian. Where npm is, it is installed into build/tools, once; that it cannot be is no failure.
+install_buf() {
+  local log
+  if ! command -v buf >/dev/null && command -v npm >/dev/null; then
+    say "Installing buf into build/tools"
+    log=$(mktemp)
+    timeout 120 npm install --prefix build/tools --no-save --no-package-lock --no-audit --no-fund --fetch-retries=0 \
+      @bufbuild/buf@1.75.0 >"$log" 2>&1 </dev/null ||
+      echo "npm could not install buf: $(grep -E -m 3 '^npm (error|ERR!)' "$log" | tr '\n' ' ')"
+    rm -f "$log"
+  fi
+}
+
 # A test that needs something that Debian does not package carries the ctest label needs-NAME, NAME being a command,
 # and ends with status 77 where there is none. Names each missing one, with the number of tests that ctest will list
 # as skipped.
@@ -77,6 +90,8 @@ fi
 
 say "Packages"
 install_packages build tour test
+export PATH=$PWD/build/tools/node_modules/.bin:$PATH
+install_buf
 
 say "Configuring and compiling, preset $preset, into $build"
 run cmake --preset "$preset" -DBUILD_TESTING=ON -DGABION_SERVICE="$service" --log-level=WARNING

@@ -26,11 +26,10 @@ class TourTest(harness.GabionTestCase):
         self.assertEqual(len(printed), 2)
         for name in ("pad-4096", "pad-512"):
             self.daemon.delete_export("tour-" + name)
-        exported = re.search(r"^\$ export GABION_SERVER=(\S+)$", output, flags=re.M)
-        path = {"PATH": os.path.dirname(os.environ["GABION_CTL"]) + ":" + os.environ["PATH"],
-                "GABION_SERVER": exported.group(1)}
+        exports = re.findall(r"^\$ (export .*)$", output, flags=re.M)
+        self.assertEqual(len(exports), 2)
         for line in printed:
-            run("bash", "-c", line, env=path)
+            run("bash", "-c", "\n".join([*exports, line]))
         self.assertEqual(self.daemon.call("ImageService/ListImages", {}).get("images", []), [])
 
 
