@@ -1,5 +1,5 @@
-"""Clients that take all they can get, of connections, memory and open files. Others go on being served, the control
-plane goes on answering, and what was taken comes back."""
+"""Clients that take all they can get, of connections, memory and open files. Others go on being
+served, the control plane goes on answering, and what was taken comes back."""
 
 import os
 import resource
@@ -45,7 +45,7 @@ class ExhaustionTest(harness.GabionTestCase):
         for client in clients:
             self.addCleanup(client.close)
             client.connect(self.daemon.nbd_socket)
-        harness.wait_until(lambda: self.open_files() >= 2 * 1024, "all connections are taken that are allowed")
+        harness.wait_until(lambda: self.open_files() >= 2 * 1024, "all allowed connections are taken")
         self.daemon.create_image("meanwhile", MiB)
         for client in clients:
             client.close()
