@@ -14,6 +14,14 @@
 #include "engine/io/uring_file.h"
 
 namespace gabion::engine {
+namespace {
+
+// Half of the budget is shared; the other half is enough for the own part of each connection, all
+// of which may be on one shard.
+uint64_t SharedBytes(uint64_t budget) { return budget - budget / 2; }
+uint64_t OwnBytes(uint64_t budget, uint32_t connections) { return budget / 2 / connections; }
+
+}  // namespace
 
 ShardServer::ShardServer(runtime::Shard& shard, runtime::WorkerPool& pool, const Options& options,
                          ExportSink& sink, Logger& logger)
@@ -22,7 +30,8 @@ ShardServer::ShardServer(runtime::Shard& shard, runtime::WorkerPool& pool, const
       sink_(sink),
       logger_(logger),
       workers_(pool, shard.reactor()),
-      budget_(shard.reactor().ready(), options.budget_bytes),
+      budget_(shard.reactor().ready(), SharedBytes(options.budget_bytes),
+              OwnBytes(options.budget_bytes, options.nbd.max_connections)),
       environment_{shard.reactor(), shard.buffers(), budget_, logger},
       session_limits_{.max_requests_in_flight = options.nbd.max_requests_in_flight,
                       .max_bytes_in_flight = options.nbd.max_bytes_in_flight.value},

@@ -2,6 +2,7 @@
 // takes them down again.
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -44,6 +45,27 @@ sigset_t BlockSignals() {
   signal(SIGPIPE, SIG_IGN);  // a client that has gone is an error of the write
   signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write
   return signals;
+}
+
+// Whoever runs out of files cannot open images, and gRPC gives a listener up whose accept() finds
+// none: for good. So NBD connections, which are bounded, must fit into what the process may open,
+// which is as much as its hard limit allows.
+absl::Status ReserveFiles(const Config& config) {
+  // A connection holds two files while it negotiates.
+  constexpr uint64_t kFilesPerConnection = 2;
+  constexpr uint64_t kOthers = 256;  // images, gRPC connections, the store, rings and pipes
+  rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return absl::ErrnoToStatus(errno, "getrlimit");
+  const uint64_t needed = config.max_connections * kFilesPerConnection + kOthers;
+  if (files.rlim_max < needed) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("max-connections ", config.max_connections, " needs ", needed,
+                     " open files, but this process may open ", files.rlim_max,
+                     ": raise that limit (ulimit -Hn, LimitNOFILE=), or lower max-connections."));
+  }
+  files.rlim_cur = files.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &files) != 0) return absl::ErrnoToStatus(errno, "setrlimit");
+  return absl::OkStatus();
 }
 
 absl::Status MakeDirectory(const std::string& path) {
@@ -139,6 +161,7 @@ void LogListening(JsonLogger& logger, const Server& server, const engine::Engine
 
 // Everything from the data directory up, until a signal comes, and down again in reverse.
 absl::Status Serve(const Config& config, JsonLogger& logger, const sigset_t& signals) {
+  RETURN_IF_ERROR(ReserveFiles(config));
   RETURN_IF_ERROR(MakeDirectory(config.data_dir));
   RETURN_IF_ERROR(MakeDirectory(absl::StrCat(config.data_dir, "/images")));
   ASSIGN_OR_RETURN(const std::unique_ptr<MetadataStore> store,

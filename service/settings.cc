@@ -196,7 +196,8 @@ constexpr Setting kSettings[] = {
     {"handshake-timeout", "SECONDS", "10",
      "1 to 3600. NBD connections that have not finished their handshake by then are closed.",
      [](Text text, Config* c) { return SetNumber(text, 1, 3600, &c->handshake_timeout_s); }},
-    {"max-connections", "N", "1024", "NBD connections in total, 1 to 65536.",
+    {"max-connections", "N", "1024",
+     "NBD connections in total, 1 to 65536. Each needs two open files; see ulimit -n.",
      [](Text text, Config* c) { return SetNumber(text, 1, 65536, &c->max_connections); }},
     {"max-connections-per-export", "N", "256", "NBD connections to one export, 1 to 65536.",
      [](Text text, Config* c) {

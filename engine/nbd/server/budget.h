@@ -10,20 +10,33 @@
 namespace gabion::nbd {
 
 // Payload bytes of all connections of one shard. Owned by the shard's server; used on the shard.
+//
+// A client may keep what it holds for as long as it likes, by not sending a payload or not taking
+// replies. So that it cannot keep the others from being served, a part of the budget is not shared:
+// the first `own` bytes of each connection are its own, and only what it holds beyond them counts
+// against the `shared` bytes.
 class ByteBudget {
  public:
-  ByteBudget(runtime::ReadyQueue& ready, uint64_t limit) : limit_(limit), freed_(ready) {}
+  ByteBudget(runtime::ReadyQueue& ready, uint64_t shared, uint64_t own = 0)
+      : shared_(shared), own_(own), freed_(ready) {}
 
-  // False if `bytes` do not fit now; something larger than the whole budget is let in alone.
-  bool TryTake(uint64_t bytes) {
-    if (used_ > 0 && used_ + bytes > limit_) return false;
+  // `bytes` more for a connection that holds `held`. False if they do not fit now; something larger
+  // than all shared bytes is let in alone.
+  bool TryTake(uint64_t bytes, uint64_t held) {
+    const uint64_t more = Beyond(held + bytes) - Beyond(held);
+    if (more > 0 && shared_used_ > 0 && shared_used_ + more > shared_) return false;
+    shared_used_ += more;
     used_ += bytes;
     return true;
   }
-  void Give(uint64_t bytes) {
+  // The reverse: the connection goes on to hold `held`.
+  void Give(uint64_t bytes, uint64_t held) {
+    const uint64_t less = Beyond(held + bytes) - Beyond(held);
     CHECK_GE(used_, bytes);
+    CHECK_GE(shared_used_, less);
+    shared_used_ -= less;
     used_ -= bytes;
-    if (bytes > 0) freed_.WakeAll();
+    if (bytes > 0) freed_.WakeAll();  // own bytes may be what their connection waits for
   }
 
   // co_await budget.Changed(): then bytes have come back, or somebody has called Nudge(). Who waits
@@ -35,7 +48,11 @@ class ByteBudget {
   uint64_t used() const { return used_; }
 
  private:
-  const uint64_t limit_;
+  uint64_t Beyond(uint64_t held) const { return held > own_ ? held - own_ : 0; }
+
+  const uint64_t shared_;
+  const uint64_t own_;
+  uint64_t shared_used_ = 0;
   uint64_t used_ = 0;
   runtime::Signal freed_;
 };

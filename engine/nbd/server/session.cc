@@ -128,7 +128,7 @@ void Session::SetReadOnly() { traits_.transmission_flags |= kReadOnly; }
 void Session::OnReplySent(uint64_t held_bytes, bool completes) {
   if (held_bytes > 0) {
     bytes_in_flight_ -= held_bytes;
-    environment_.budget.Give(held_bytes);
+    environment_.budget.Give(held_bytes, bytes_in_flight_);
   }
   if (completes) --in_flight_;
   ++replies_sent_;
@@ -212,7 +212,7 @@ bool Session::HasRoom(uint64_t bytes) const {
 bool Session::StartAtOnce(const Request& request, const Verdict& verdict) {
   if (!verdict.ok() || verdict.payload_bytes > end_ - begin_) return false;
   const uint64_t held = HeldBytes(request, verdict);
-  if (!HasRoom(held) || !environment_.budget.TryTake(held)) return false;
+  if (!HasRoom(held) || !environment_.budget.TryTake(held, bytes_in_flight_)) return false;
   ++in_flight_;
   bytes_in_flight_ += held;
   runtime::Buffer payload;
@@ -231,7 +231,7 @@ Task<bool> Session::WaitForRoom(uint64_t held) {
   while (!broken_ && !closing_) {
     if (!HasRoom(held)) {
       co_await freed_.Wait();
-    } else if (environment_.budget.TryTake(held)) {
+    } else if (environment_.budget.TryTake(held, bytes_in_flight_)) {
       co_return true;
     } else {
       co_await environment_.budget.Changed();

@@ -83,6 +83,25 @@ TEST_F(SessionTest, BytesOfAllSessionsAreBounded) {
   EXPECT_EQ(loop.budget.used(), 0u);
 }
 
+TEST(SessionsTest, OwnBytesServeAConnectionWhileOthersKeepAllSharedOnes) {
+  Loop loop(32 * kKiB, 8 * kKiB);
+  test::MemoryNode node({.size = 64 * kKiB});
+  runtime::Turnstile gate(loop.reactor.ready());
+  Connected greedy(loop, Terms(), node, gate);
+  greedy.connection.SetWindow(0);
+  for (int i = 0; i < 100; ++i) greedy.Send({kCmdRead, 0, 0, 8192});
+  greedy.Settle();
+  EXPECT_EQ(loop.budget.used(), 40 * kKiB);
+  Connected modest(loop, Terms(), node, gate);
+  for (int i = 0; i < 100; ++i) modest.Send({kCmdRead, 0, 0, 8192});
+  modest.Settle();
+  EXPECT_EQ(modest.client.replies().size(), 100u);
+  greedy.connection.OpenWindow();
+  greedy.Settle();
+  EXPECT_EQ(greedy.client.replies().size(), 100u);
+  EXPECT_EQ(loop.budget.used(), 0u);
+}
+
 TEST_F(SessionTest, ClientThatDoesNotReadStopsBeingReadAndLosesNothing) {
   Terms terms;
   terms.limits.max_bytes_in_flight = 256 * kKiB;

@@ -23,8 +23,8 @@ inline constexpr uint16_t kFua = 1, kNoHole = 2, kDf = 4, kReqOne = 8, kFastZero
 
 // What the sessions of a shard share.
 struct Loop {
-  explicit Loop(uint64_t budget_bytes = kGiB)
-      : budget(reactor.ready(), budget_bytes),
+  explicit Loop(uint64_t shared_bytes = kGiB, uint64_t own_bytes = 0)
+      : budget(reactor.ready(), shared_bytes, own_bytes),
         environment{reactor, buffers, budget, NullLogger()} {}
 
   // Runs until nothing happens any more without the outside.
