@@ -71,11 +71,14 @@ absl::StatusOr<nbd::ExportInfo> Home::Directory::Find(const std::string& name) {
   return known->entry.info;
 }
 
-std::vector<nbd::ListedExport> Home::Directory::List() {
+std::vector<nbd::ListedExport> Home::Directory::List(const std::string* after) {
+  constexpr std::size_t kPart = 32;  // of at most 8 KiB each
+  const auto& names = home_.by_wire_name_;
   std::vector<nbd::ListedExport> listed;
-  for (const auto& [nbd_name, export_name] : home_.by_wire_name_) {
-    const Known& known = home_.exports_.at(export_name);
-    if (Visible(known, tcp_)) listed.push_back({nbd_name, known.entry.info.description});
+  auto next = after == nullptr ? names.begin() : names.upper_bound(*after);
+  for (; next != names.end() && listed.size() < kPart; ++next) {
+    const Known& known = home_.exports_.at(next->second);
+    if (Visible(known, tcp_)) listed.push_back({next->first, known.entry.info.description});
   }
   return listed;
 }

@@ -81,7 +81,7 @@ class Home final : public ExportSink {
    public:
     Directory(Home& home, bool tcp) : home_(home), tcp_(tcp) {}
     absl::StatusOr<nbd::ExportInfo> Find(const std::string& name) override;
-    std::vector<nbd::ListedExport> List() override;
+    std::vector<nbd::ListedExport> List(const std::string* after) override;
     uint64_t told_version() const { return told_version_; }
 
    private:

@@ -199,9 +199,13 @@ Handshake::Step Handshake::ProvideExport(absl::StatusOr<ExportInfo> found, std::
   return AnswerMetaContext(*found, out);
 }
 
-Handshake::Step Handshake::ProvideList(absl::Span<const ListedExport> exports, std::string* out) {
+void Handshake::ProvideListPart(absl::Span<const ListedExport> exports, std::string* out) {
   CHECK(state_ == State::kAnswer && Is(Option::kList));
   for (const ListedExport& listed : exports) AppendListed(out, option_.option, listed);
+}
+
+Handshake::Step Handshake::ProvideList(absl::Span<const ListedExport> exports, std::string* out) {
+  ProvideListPart(exports, out);
   return Ack(out);
 }
 

@@ -81,7 +81,10 @@ class Handshake {
   // message. For an export that the peer may not see the caller says NOT_FOUND.
   Step ProvideExport(absl::StatusOr<ExportInfo> found, std::string* out);
 
-  // Answers kNeedList with the exports that this client may see.
+  // Adds to the answer to kNeedList, which ProvideList() ends: for lists that are sent in parts.
+  void ProvideListPart(absl::Span<const ListedExport> exports, std::string* out);
+
+  // Answers kNeedList with the exports that this client may see, or the last of them.
   Step ProvideList(absl::Span<const ListedExport> exports, std::string* out);
 
   // REQUIRES: the last step was kTransmission; call once.

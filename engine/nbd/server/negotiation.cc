@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/bytes.h"
@@ -35,18 +36,6 @@ class Deadline final : public runtime::Clock::Timer {
   bool passed_ = false;
 };
 
-Step Answer(Handshake& handshake, Step step, ExportDirectory& directory, std::string* out) {
-  while (true) {
-    if (step == Step::kNeedExport) {
-      step = handshake.ProvideExport(directory.Find(handshake.wanted_export()), out);
-    } else if (step == Step::kNeedList) {
-      step = handshake.ProvideList(directory.List(), out);
-    } else {
-      return step;
-    }
-  }
-}
-
 absl::Status EndReason(const Deadline& deadline, const absl::Status& otherwise) {
   if (deadline.passed()) return absl::DeadlineExceededError("the handshake took too long");
   return otherwise;
@@ -58,6 +47,20 @@ Task<absl::Status> Send(io::Stream& stream, std::string& out) {
   const absl::Status status = co_await stream.WriteAll(pieces);
   out.clear();
   co_return status;
+}
+
+// Part by part: a client that does not take its answer holds one part, however many exports there
+// are.
+Task<absl::StatusOr<Step>> SendList(Handshake& handshake, ExportDirectory& directory,
+                                    io::Stream& stream, std::string& out) {
+  std::vector<ListedExport> part = directory.List(nullptr);
+  while (!part.empty()) {
+    handshake.ProvideListPart(part, &out);
+    CO_RETURN_IF_ERROR(co_await Send(stream, out));
+    const std::string last = std::move(part.back().name);
+    part = directory.List(&last);
+  }
+  co_return handshake.ProvideList({}, &out);
 }
 
 }  // namespace
@@ -91,7 +94,14 @@ Task<absl::StatusOr<NegotiationResult>> Negotiate(runtime::Reactor& reactor, io:
     std::size_t used = 0;
     step = handshake.Consume(input, &used, &out);
     input = input.subspan(used);
-    step = Answer(handshake, step, directory, &out);
+    while (step == Step::kNeedExport) {
+      step = handshake.ProvideExport(directory.Find(handshake.wanted_export()), &out);
+    }
+    if (step == Step::kNeedList) {
+      const absl::StatusOr<Step> listed = co_await SendList(handshake, directory, stream, out);
+      if (!listed.ok()) co_return EndReason(deadline, listed.status());
+      step = *listed;
+    }
     if (step == Step::kDrop) out.clear();
   }
   co_return NegotiationResult{handshake.TakeNegotiated(), std::string(AsText(input))};

@@ -20,7 +20,10 @@ class ExportDirectory {
  public:
   // `name`: as the client wrote it. Errors as Handshake::ProvideExport() takes them.
   virtual absl::StatusOr<ExportInfo> Find(const std::string& name) = 0;
-  virtual std::vector<ListedExport> List() = 0;
+  // Some exports, in the order of their names, that come after the one called `after`, or from the
+  // first (null); none when there are no more. So few that they may be held for every client that
+  // asks.
+  virtual std::vector<ListedExport> List(const std::string* after) = 0;
 
  protected:
   ~ExportDirectory() = default;

@@ -32,7 +32,11 @@ class OneExport final : public ExportDirectory {
     info.meta_contexts = {"base:allocation"};
     return info;
   }
-  std::vector<ListedExport> List() override { return {{"disk", "a disk"}, {"other", ""}}; }
+  std::vector<ListedExport> List(const std::string* after) override {
+    if (after == nullptr) return {{"disk", "a disk"}};
+    if (*after == "disk") return {{"other", ""}};
+    return {};
+  }
 };
 
 class NegotiationTest : public ::testing::Test {
