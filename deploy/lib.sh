@@ -3,6 +3,9 @@
 
 gabion_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# Build trees share what ccache keeps: what quickstart.sh compiled, tests/run.sh does not compile again.
+export CCACHE_BASEDIR=${CCACHE_BASEDIR-$gabion_root} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR-1}
+
 say() { printf '\n== %s\n' "$*"; }
 
 fail() {
