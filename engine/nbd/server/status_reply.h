@@ -71,14 +71,14 @@ class StatusPlan {
 
   // For a context whose values do not come from atoms (kAny): where its values are wanted from, and
   // the next `length` bytes of them. Values behind the request are ignored.
-  ByteRange wanted_values(std::size_t context) const;
-  void FeedValue(std::size_t context, ByteCount length, uint64_t value);
+  ByteRange wanted_values(std::size_t index) const;
+  void FeedValue(std::size_t index, ByteCount length, uint64_t value);
 
   // REQUIRES of both: done().
   // False: the context has no answer, and the reply is an error.
-  bool has_answer(std::size_t context) const;
+  bool has_answer(std::size_t index) const;
   // Appends the context's descriptors.
-  void AppendDescriptors(std::size_t context, std::vector<StatusDescriptor>& out) const;
+  void AppendDescriptors(std::size_t index, std::vector<StatusDescriptor>& out) const;
 
  private:
   struct Context {
