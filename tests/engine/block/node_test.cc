@@ -4,8 +4,11 @@
 
 #include <vector>
 
+#include "engine/block/aligned_node.h"
 #include "engine/block/filter_node.h"
+#include "engine/runtime/ready_queue.h"
 #include "tests/support/memory_node.h"
+#include "tests/support/random_source.h"
 
 namespace gabion::block {
 namespace {
@@ -122,6 +125,46 @@ TEST(FilterNodeTest, ClosingFlushesAndLeavesTheChildOpen) {
   EXPECT_TRUE(filter.Close().Take().ok());
   EXPECT_EQ(child.CountCalls(NodeCall::kFlush), 1u);
   EXPECT_EQ(child.CountCalls(NodeCall::kClose), 0u);
+}
+
+// All of the disk's status, asked for in steps as small as `step` extents.
+ExtentList Walk(Node& node, std::size_t step) {
+  ExtentList all;
+  uint64_t at = 0;
+  const uint64_t size = node.limits().size.value;
+  while (at < size) {
+    const absl::StatusOr<ExtentList> part = node.BlockStatus(Range(at, size - at), step).Take();
+    EXPECT_TRUE(part.ok()) << part.status();
+    if (!part.ok() || part->empty()) break;
+    for (const Extent& extent : *part) AppendExtent(all, extent);
+    at = part->back().range.end().value;
+  }
+  return all;
+}
+
+// P7: what does not change data changes nothing that anybody learns about the data.
+TEST(TransparencyTest, ForwardingNodesInAnyNumberAndPlaceLeaveEveryAtomAlone) {
+  test::RandomSource random;
+  runtime::ReadyQueue ready;
+  for (int round = 0; round < 300; ++round) {
+    const uint64_t size = random.Between(1, 20000);
+    const uint64_t alignment = random.PowerOfTwo(1, 4096);
+    MemoryNode disk({.size = size, .alignment = alignment, .layers = 3});
+    for (int i = 0; i < 12; ++i) {
+      const auto layer = static_cast<uint32_t>(random.Between(1, 3));
+      disk.Fill(random.RangeWithin(size), std::byte{5}, layer);
+    }
+    const ExtentList plain = Walk(disk, 64);
+    Forwarder once(disk);
+    Forwarder twice(static_cast<Node&>(once));
+    AlignedNode aligned(twice, ready);
+    Forwarder above(aligned);
+    for (Node* node : {static_cast<Node*>(&once), static_cast<Node*>(&twice),
+                       static_cast<Node*>(&aligned), static_cast<Node*>(&above)}) {
+      ASSERT_EQ(Walk(*node, random.Between(1, 5)), plain) << "round " << round;
+      EXPECT_EQ(node->limits().layers, 3u);
+    }
+  }
 }
 
 }  // namespace
