@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cctype>
+#include <cstdlib>
 #include <limits>
 #include <optional>
 #include <sstream>
@@ -10,6 +12,7 @@
 #include "absl/numeric/int128.h"
 #include "gabion/v1/options.pb.h"
 #include "google/api/resource.pb.h"
+#include "google/protobuf/duration.pb.h"
 #include "service/names.h"
 #include "service/text.h"
 
@@ -92,7 +95,24 @@ class Checker {
     if (rules_.format() == Rules::FORMAT_PRINTABLE && HasControl(value)) {
       Add("_INVALID", "must have no control characters");
     }
+    if (rules_.format() == Rules::FORMAT_REQUEST_ID && !IsUuid4(value)) {
+      Add("_INVALID", "must be a UUID of version 4, 36 characters with hyphens");
+    }
     if (field_.options().HasExtension(google::api::resource_reference)) CheckReference(value);
+  }
+
+  void CheckDuration(const google::protobuf::Duration& value) {
+    if (!rules_.has_min_seconds() && !rules_.has_max_seconds()) return;
+    constexpr int64_t kNanos = 1'000'000'000;
+    const absl::int128 nanos = absl::int128(value.seconds()) * kNanos + value.nanos();
+    const bool below =
+        rules_.has_min_seconds() && nanos < absl::int128(rules_.min_seconds()) * kNanos;
+    const bool above =
+        rules_.has_max_seconds() && nanos > absl::int128(rules_.max_seconds()) * kNanos;
+    if (!below && !above && std::abs(value.nanos()) < kNanos) return;
+    const std::string allowed = "from " + std::to_string(rules_.min_seconds()) + " s to " +
+                                std::to_string(rules_.max_seconds()) + " s";
+    Add("_OUT_OF_RANGE", "must be " + allowed, std::to_string(value.seconds()) + " s", allowed);
   }
 
   void CheckLabels() {
@@ -176,6 +196,7 @@ class Checker {
     }
   }
 
+  // Parents may be `-`, for all of them [AIP-159].
   void CheckReference(const std::string& name) {
     const auto& reference = field_.options().GetExtension(google::api::resource_reference);
     std::vector<std::string> types(rules_.reference_types().begin(),
@@ -186,8 +207,10 @@ class Checker {
       types.push_back(reference.type());
     }
     std::string allowed;
+    const bool wildcard = !reference.child_type().empty() && IdOf(name) == "-";
     for (const std::string& type : types) {
       if (IsNameOf(type, name)) return;
+      if (wildcard && MakeName(CollectionOf(type), "-") == name) return;
       if (!allowed.empty()) allowed += " or ";
       allowed += PatternOf(type);
     }
@@ -197,6 +220,18 @@ class Checker {
   static bool HasControl(std::string_view text) {
     return std::any_of(text.begin(), text.end(),
                        [](char c) { return static_cast<uint8_t>(c) < 0x20 || c == 0x7F; });
+  }
+
+  // xxxxxxxx-xxxx-4xxx-Vxxx-xxxxxxxxxxxx, V being 8, 9, a or b.
+  static bool IsUuid4(std::string_view text) {
+    if (text.size() != 36 || text[14] != '4') return false;
+    if (std::string_view("89abAB").find(text[19]) == std::string_view::npos) return false;
+    for (size_t i = 0; i < text.size(); ++i) {
+      const bool hyphen = i == 8 || i == 13 || i == 18 || i == 23;
+      const auto byte = static_cast<unsigned char>(text[i]);
+      if (hyphen ? text[i] != '-' : std::isxdigit(byte) == 0) return false;
+    }
+    return true;
   }
 
   static bool IsLabelKey(std::string_view key) {
@@ -242,6 +277,11 @@ void CheckElement(const Message& message, const FieldDescriptor& field, int inde
   } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
     checker.CheckEnum(list ? r.GetRepeatedEnumValue(message, &field, index)
                            : r.GetEnumValue(message, &field));
+  } else if (!list && field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE &&
+             field.message_type() == google::protobuf::Duration::descriptor()) {
+    google::protobuf::Duration duration;
+    duration.CopyFrom(r.GetMessage(message, &field));
+    checker.CheckDuration(duration);
   }
 }
 

@@ -9,6 +9,7 @@
 #include "gabion/v1/pool.pb.h"
 #include "google/api/field_behavior.pb.h"
 #include "google/api/resource.pb.h"
+#include "google/longrunning/operations.pb.h"
 
 namespace gabion::service {
 namespace {
@@ -30,10 +31,18 @@ ResourceType Describe(const google::protobuf::Descriptor* message) {
   return type;
 }
 
+// Operations are Google's message, and so declared beside it; their ids are the service's.
+ResourceType DescribeOperations() {
+  const auto& file = google::longrunning::Operation::descriptor()->file()->options();
+  const auto& resource = file.GetExtension(google::api::resource_definition, 0);
+  return {resource.type(), resource.pattern(0), true};
+}
+
 const std::vector<ResourceType>& Types() {
   static const auto* types = new std::vector<ResourceType>{
       Describe(v1::Pool::descriptor()), Describe(v1::Image::descriptor()),
-      Describe(v1::Export::descriptor()), Describe(v1::Connection::descriptor())};
+      Describe(v1::Export::descriptor()), Describe(v1::Connection::descriptor()),
+      DescribeOperations()};
   return *types;
 }
 
@@ -104,6 +113,14 @@ std::string_view ParentTypeOf(std::string_view child_type) {
     if (!parent.empty() && type.pattern == parent) return type.type;
   }
   return {};
+}
+
+std::string_view CollectionOf(std::string_view type) {
+  const std::string_view pattern = PatternOf(type);
+  const size_t last = pattern.rfind('/');
+  if (last == std::string_view::npos) return {};
+  const std::string_view head = pattern.substr(0, last);
+  return head.substr(head.rfind('/') + 1);
 }
 
 std::string_view IdOf(std::string_view name) { return name.substr(name.rfind('/') + 1); }

@@ -25,6 +25,10 @@ std::string_view PatternOf(std::string_view type);
 // The type whose names are the parents of those of `child_type`; empty if there is none.
 std::string_view ParentTypeOf(std::string_view child_type);
 
+// The collection of a type with flat names: "images" for "gabion/Image"; the last collection for
+// others. Empty if there is no such type.
+std::string_view CollectionOf(std::string_view type);
+
 // "a" of "images/a"; the last segment.
 std::string_view IdOf(std::string_view name);
 

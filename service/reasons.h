@@ -49,6 +49,9 @@ inline constexpr ErrorReason kBlockSizeBelowStorage{"BLOCK_SIZE_BELOW_STORAGE",
 inline constexpr ErrorReason kSizeNotMultipleOfMinimum{"SIZE_NOT_MULTIPLE_OF_MINIMUM",
                                                        code::kFailedPrecondition};
 
+// Metadata: field.
+inline constexpr ErrorReason kRequestIdReused{"REQUEST_ID_REUSED", code::kInvalidArgument};
+
 // Images. Metadata: field.
 inline constexpr ErrorReason kShrinkNotAllowed{"SHRINK_NOT_ALLOWED", code::kInvalidArgument};
 inline constexpr ErrorReason kFormatMismatch{"FORMAT_MISMATCH", code::kInvalidArgument};
@@ -56,6 +59,8 @@ inline constexpr ErrorReason kSizeMismatch{"SIZE_MISMATCH", code::kInvalidArgume
 // Metadata: image, and dependents or exports where there are some.
 inline constexpr ErrorReason kImageInUse{"IMAGE_IN_USE", code::kFailedPrecondition};
 inline constexpr ErrorReason kImageNotActive{"IMAGE_NOT_ACTIVE", code::kFailedPrecondition};
+// Metadata: image.
+inline constexpr ErrorReason kImageNotDeleted{"IMAGE_NOT_DELETED", code::kFailedPrecondition};
 inline constexpr ErrorReason kImageNotWritable{"IMAGE_NOT_WRITABLE", code::kFailedPrecondition};
 // The file carries another image's uid.
 inline constexpr ErrorReason kImageReplaced{"IMAGE_REPLACED", code::kFailedPrecondition};
@@ -81,6 +86,15 @@ inline constexpr ErrorReason kResourceExistsDifferent{"RESOURCE_EXISTS_DIFFERENT
                                                       code::kAlreadyExists};
 // Metadata: operation, where it has a name.
 inline constexpr ErrorReason kOperationInProgress{"OPERATION_IN_PROGRESS", code::kAborted};
+// Metadata: operation.
+inline constexpr ErrorReason kOperationDone{"OPERATION_DONE", code::kFailedPrecondition};
+inline constexpr ErrorReason kOperationNotDone{"OPERATION_NOT_DONE", code::kFailedPrecondition};
+inline constexpr ErrorReason kOperationCancelled{"OPERATION_CANCELLED", code::kCancelled};
+inline constexpr ErrorReason kJobInterrupted{"JOB_INTERRUPTED", code::kAborted};
+// Metadata: limit.
+inline constexpr ErrorReason kTooManyJobs{"TOO_MANY_JOBS", code::kResourceExhausted};
+// The reader of a watch is too slow: go on from the last revision that came. Metadata: revision.
+inline constexpr ErrorReason kWatchLagged{"WATCH_LAGGED", code::kAborted};
 // The stored state changed under the call: read again.
 inline constexpr ErrorReason kConcurrentUpdate{"CONCURRENT_UPDATE", code::kAborted};
 inline constexpr ErrorReason kSizeOutOfRange{"SIZE_OUT_OF_RANGE", code::kOutOfRange};

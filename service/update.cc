@@ -41,9 +41,10 @@ void CopyField(const Message& from, const FieldDescriptor& field, Message* to) {
   to->MergeFrom(*Isolate(from, field));
 }
 
+// An etag says which state the caller has seen; it is compared, not written.
 bool IsFixed(const FieldDescriptor& field) {
   return HasBehavior(field, google::api::OUTPUT_ONLY) ||
-         HasBehavior(field, google::api::IDENTIFIER);
+         HasBehavior(field, google::api::IDENTIFIER) || field.name() == "etag";
 }
 
 bool IsSingleMessage(const FieldDescriptor& field) { return IsOurs(field) && !field.is_repeated(); }

@@ -37,7 +37,9 @@ std::unique_ptr<Message> WhatCallersSet(const Message& resource) {
   std::unique_ptr<Message> copy(resource.New());
   copy->CopyFrom(resource);
   ClearOutputOnly(copy.get());
-  copy->GetReflection()->ClearField(copy.get(), copy->GetDescriptor()->FindFieldByName("name"));
+  for (const char* field : {"name", "etag"}) {
+    copy->GetReflection()->ClearField(copy.get(), copy->GetDescriptor()->FindFieldByName(field));
+  }
   return copy;
 }
 
