@@ -1,0 +1,104 @@
+// Operations: what callers see of jobs, and what they can do with them.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/base/log.h"
+#include "gabion/store/v1/records.pb.h"
+#include "gabion/v1/job.pb.h"
+#include "google/longrunning/operations.pb.h"
+#include "service/domain/call.h"
+#include "service/domain/job.h"
+#include "service/domain/page_token.h"
+#include "service/domain/request_log.h"
+#include "service/domain/resource_locks.h"
+#include "service/store/metadata_store.h"
+
+namespace gabion::service {
+
+inline constexpr std::string_view kOperations = "operations";
+inline constexpr std::string_view kOperationType = "gabion/Operation";
+
+struct OperationOptions {
+  int threads = 2;                            // on which jobs work
+  uint64_t piece_bytes = uint64_t{16} << 20;  // of work between two looks at what is asked for
+  std::chrono::milliseconds checkpoint_every{1000};  // progress is written this often
+  std::chrono::milliseconds first_retry{500};        // after a transient error; doubles
+  std::chrono::milliseconds longest_retry{30'000};
+  size_t max_jobs = 1000;  // not done; more: TOO_MANY_JOBS
+};
+
+// An operation is a row (google.longrunning.Operation with gabion.v1.JobMetadata) that stays until
+// it is deleted or expires, and while it is not done a row in "jobs" with its work and checkpoint.
+// Both are written in the transactions of the effects. Owned by the domain; any thread of the
+// executor, which blocks.
+class OperationManager {
+ public:
+  // All of them outlive this.
+  OperationManager(MetadataStore& store, ResourceLocks& locks, const PageTokens& tokens,
+                   Logger& logger, OperationOptions options);
+  ~OperationManager();
+
+  // Which factory makes the jobs of one kind of stored work (Job.work_case()). At start.
+  void Register(store::v1::Job::WorkCase work, JobFactory factory);
+
+  // Adds the rows of a new operation to `steps`, which the caller commits with what it is about:
+  // operation, job, and the call's request as answered by the operation. The operation's name.
+  // RESOURCE_EXHAUSTED TOO_MANY_JOBS.
+  absl::StatusOr<std::string> Begin(const Call& call, v1::JobMetadata::Kind kind,
+                                    std::string_view target, store::v1::Job work,
+                                    std::vector<Mutation>* steps);
+  // After that commit, without a lock on a resource: does the first piece right here, hands what is
+  // left to the runner, and returns the operation as it is then. So short work is done when the
+  // call answers.
+  absl::StatusOr<google::longrunning::Operation> Start(const std::string& name);
+  // Adds the rows of an operation that ends in this same transaction with `response`.
+  static google::longrunning::Operation AddDone(const Call& call, v1::JobMetadata::Kind kind,
+                                                std::string_view target,
+                                                const google::protobuf::Message& response,
+                                                std::vector<Mutation>* steps);
+
+  absl::StatusOr<google::longrunning::Operation> Get(const std::string& name) const;
+  absl::StatusOr<google::longrunning::ListOperationsResponse> List(
+      const google::longrunning::ListOperationsRequest& request) const;
+  // Asks it to stop; OK for one that is done.
+  absl::Status Cancel(const std::string& name);
+  // Forgets one that is done. OPERATION_NOT_DONE.
+  absl::Status Delete(const std::string& name);
+  // Calls `done` once, on any thread, without blocking it: when the operation is done, or at once
+  // if it is or if there is none. The id takes it back.
+  uint64_t WhenDone(const std::string& name, absl::AnyInvocable<void() &&> done);
+  // True: it was not and will not be called.
+  bool Withdraw(uint64_t id);
+
+  absl::StatusOr<google::longrunning::Operation> Pause(const v1::PauseJobRequest& request,
+                                                       const Call& call);
+  absl::StatusOr<google::longrunning::Operation> Resume(const v1::ResumeJobRequest& request,
+                                                        const Call& call);
+  absl::StatusOr<google::longrunning::Operation> SetRate(const v1::SetJobRateRequest& request,
+                                                         const Call& call);
+  // Something that a job waits for has happened (a client has left an export): try it now.
+  void Wake(const std::string& name);
+
+  // Goes on with every job that the last run left. Call once, when all factories are registered and
+  // the resources are recovered.
+  absl::Status Recover();
+  // Forgets operations that have been done for longer than `age`. In pieces.
+  absl::Status Expire(std::chrono::seconds age);
+  // Lets pieces that are under way end, writes checkpoints, starts nothing more.
+  void Stop();
+
+ private:
+  class Impl;
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace gabion::service
