@@ -27,6 +27,9 @@ namespace gabion::service {
 inline constexpr std::string_view kOperations = "operations";
 inline constexpr std::string_view kOperationType = "gabion/Operation";
 
+// What a dry run answers, and a call that found nothing to do: done, without a name, not kept.
+google::longrunning::Operation Unnamed(const google::protobuf::Message& response);
+
 struct OperationOptions {
   int threads = 2;                            // on which jobs work
   uint64_t piece_bytes = uint64_t{16} << 20;  // of work between two looks at what is asked for
