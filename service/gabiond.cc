@@ -175,7 +175,7 @@ absl::Status Serve(const Config& config, JsonLogger& logger, const sigset_t& sig
     return domain.status();
   }
   Executor executor(kExecutorThreads);
-  Calls calls(executor, logger);
+  Calls calls(executor, logger, (*domain)->requests(), (*domain)->operations());
   absl::StatusOr<std::unique_ptr<Server>> server =
       Server::Start(ServerOptionsOf(config), calls, **domain);
   if (server.ok()) {

@@ -64,7 +64,11 @@ absl::Status ExportManager::WriteServed(const StoredExport& stored,
     row.set_state(v1::Export::STATE_FAILED);
     *row.mutable_state_error() = ToRpcStatus(state.status());
   }
-  if (row.SerializeAsString() == stored.resource.SerializeAsString()) return absl::OkStatus();
+  const v1::Export& before = stored.resource;
+  if (row.state() == before.state() && row.observed_generation() == before.observed_generation() &&
+      row.state_error().SerializeAsString() == before.state_error().SerializeAsString()) {
+    return absl::OkStatus();
+  }
   return context_.store.Commit({records_.Saving(row, stored.revision)}).status();
 }
 

@@ -134,13 +134,11 @@ absl::StatusOr<Operation> ImageManager::Delete(const v1::DeleteImageRequest& req
       return Bury(*stored, request, call);
     }
     RETURN_IF_ERROR(CheckUnused(stored->resource));
-    if (call.validate_only) {
-      const absl::Status removable = Await<absl::Status>([&](auto done) {
-        context_.engine.CheckRemoval(SpecOf(stored->resource), std::move(done));
-      });
-      if (!removable.ok()) return FromEngine(removable, About(stored->resource));
-      return Unnamed(google::protobuf::Empty());
-    }
+    const absl::Status removable = Await<absl::Status>([&](auto done) {
+      context_.engine.CheckRemoval(SpecOf(stored->resource), std::move(done));
+    });
+    if (!removable.ok()) return FromEngine(removable, About(stored->resource));
+    if (call.validate_only) return Unnamed(google::protobuf::Empty());
     ASSIGN_OR_RETURN(operation, Purge(*stored, call));
   }
   return context_.operations.Start(operation);

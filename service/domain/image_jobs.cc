@@ -121,12 +121,15 @@ class RemovalJob final : public ImageJob {
     return outcome;
   }
 
-  // It may have lost its name or a part already: it can only be deleted again.
+  // While the file has its name, nothing has happened to it; afterwards it can only be deleted
+  // again.
   absl::StatusOr<JobOutcome> Undo(const absl::Status& why) override {
     ASSIGN_OR_RETURN(Stored<v1::Image> row, Row());
     v1::Image& image = row.resource;
-    image.set_state(v1::Image::STATE_FAILED);
-    *image.mutable_state_error() = ToRpcStatus(why);
+    const auto info = Await<absl::StatusOr<engine::ImageInfo>>(
+        [&](auto done) { context_.engine.StatImage(SpecOf(image), std::move(done)); });
+    image.set_state(info.ok() ? v1::Image::STATE_ACTIVE : v1::Image::STATE_FAILED);
+    if (!info.ok()) *image.mutable_state_error() = ToRpcStatus(why);
     image.clear_operation();
     JobOutcome outcome;
     outcome.steps.push_back(records_.Saving(image, row.revision));
