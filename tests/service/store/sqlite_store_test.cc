@@ -3,53 +3,24 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
-#include <functional>
 #include <string>
+#include <thread>
 
 #include "engine/base/text.h"
 #include "service/store/sqlite.h"
+#include "tests/service/store/child.h"
 #include "tests/service/temp_dir.h"
 
 namespace gabion::service {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
-
-// Runs `body` in a child that may report bytes through the pipe; the child never returns.
-struct Child {
-  pid_t pid;
-  int from;
-
-  static Child Start(const std::function<void(int to_parent)>& body) {
-    int ends[2];
-    EXPECT_EQ(pipe(ends), 0);
-    const pid_t pid = fork();
-    if (pid == 0) {
-      close(ends[0]);
-      body(ends[1]);
-      _exit(0);
-    }
-    close(ends[1]);
-    return {pid, ends[0]};
-  }
-  // Waits for one byte of the child; false at its end.
-  bool Hear() const {
-    char byte;
-    return read(from, &byte, 1) == 1;
-  }
-  void Kill() const {
-    kill(pid, SIGKILL);
-    int status = 0;
-    EXPECT_EQ(waitpid(pid, &status, 0), pid);
-    EXPECT_TRUE(WIFSIGNALED(status));
-    close(from);
-  }
-};
+using testing::IsEmpty;
 
 void Tell(int to_parent) {
   if (write(to_parent, "x", 1) != 1) _exit(1);
@@ -69,6 +40,58 @@ TEST(SqliteStoreTest, RowsAndRevisionsSurviveAReopening) {
   EXPECT_EQ((*store)->Get("images", "images/a")->value, "x");
   EXPECT_EQ(*(*store)->Revision(), revision);
   EXPECT_EQ(*(*store)->Commit({Put("images", "images/b", "y")}), revision + 1);
+}
+
+TEST(SqliteStoreTest, RevisionsOfBookkeepingSurviveAReopening) {
+  const TempDir dir;
+  for (uint64_t opened = 0; opened < 3; ++opened) {
+    auto store = OpenSqliteStore(dir / "db");
+    ASSERT_TRUE(store.ok()) << store.status();
+    EXPECT_EQ(*(*store)->Revision(), 2 * opened);
+    EXPECT_EQ(*(*store)->Commit({Put("jobs", "j", "x"), Put("jobs", "k", "y")}), 2 * opened + 2);
+    EXPECT_THAT(*(*store)->Changes(2 * opened, 10), IsEmpty());
+  }
+}
+
+// A store as the first released schema left it.
+TEST(SqliteStoreTest, AnOlderSchemaIsMigrated) {
+  const TempDir dir;
+  ASSERT_TRUE(Database::Open(dir / "db")
+                  ->Execute(R"(
+    CREATE TABLE resources (
+      collection TEXT NOT NULL,
+      name TEXT NOT NULL,
+      revision INTEGER NOT NULL,
+      value BLOB NOT NULL,
+      PRIMARY KEY (collection, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE changes (
+      revision INTEGER PRIMARY KEY AUTOINCREMENT,
+      kind INTEGER NOT NULL,
+      collection TEXT NOT NULL,
+      name TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE settings (
+      key TEXT NOT NULL PRIMARY KEY,
+      value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO settings (key, value) VALUES ('trimmed_through', 2);
+    INSERT INTO resources VALUES ('images', 'images/a', 5, x'61');
+    INSERT INTO changes VALUES
+      (3, 0, 'settings', 'k'), (4, 0, 'intents', 'images/a'), (5, 0, 'images', 'images/a'),
+      (6, 1, 'intents', 'images/a'), (9, 1, 'images', 'images/b');
+    DELETE FROM changes WHERE revision = 9;
+    PRAGMA user_version = 1;
+    PRAGMA application_id = 0x4741424E)")
+                  .ok());
+  auto store = OpenSqliteStore(dir / "db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ(*(*store)->Get("images", "images/a"), (Row{"images/a", "a", 5}));
+  EXPECT_EQ(*(*store)->Revision(), 9u);
+  EXPECT_EQ(*(*store)->OldestRevision(), 2u);
+  EXPECT_THAT(*(*store)->Changes(2, 10),
+              ElementsAre(Change{5, Mutation::Kind::kPut, "images", "images/a"}));
+  EXPECT_EQ(*(*store)->Commit({Touch("images", "images/a")}), 10u);
 }
 
 TEST(SqliteStoreTest, WhatWasCommittedSurvivesKill9) {
@@ -106,6 +129,29 @@ TEST(SqliteStoreTest, Kill9InTheMiddleLeavesWholeTransactionsOnly) {
   EXPECT_EQ(a, (*store)->Get("exports", "b")->value);
   EXPECT_GE(std::stoull(a), acknowledged);
   EXPECT_EQ(*(*store)->Revision(), 2 * std::stoull(a));
+}
+
+TEST(SqliteStoreTest, ReadsDoNotWaitForACommit) {
+  const TempDir dir;
+  auto store = OpenSqliteStore(dir / "db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  ASSERT_EQ(*(*store)->Commit({Put("images", "a", "old")}), 1u);
+  auto holder = Database::Open(dir / "db");  // holds commits up
+  ASSERT_TRUE(holder->Execute("BEGIN IMMEDIATE").ok());
+  std::atomic<bool> committed = false;
+  std::thread writer([&] {
+    EXPECT_TRUE((*store)->Commit({Put("images", "a", "new")}).ok());
+    committed = true;
+  });
+  EXPECT_EQ((*store)->Get("images", "a")->value, "old");
+  EXPECT_EQ((*store)->List("images", "", 10)->rows.size(), 1u);
+  EXPECT_EQ((*store)->Changes(0, 10)->size(), 1u);
+  EXPECT_EQ(*(*store)->Revision(), 1u);
+  EXPECT_TRUE((*store)->Ping().ok());
+  EXPECT_FALSE(committed);
+  ASSERT_TRUE(holder->Execute("ROLLBACK").ok());
+  writer.join();
+  EXPECT_EQ((*store)->Get("images", "a")->value, "new");
 }
 
 TEST(SqliteStoreTest, ASecondProcessIsRefusedWithASentenceUntilTheFirstEnds) {
