@@ -2,6 +2,7 @@
 // fail and survive a restart is the same for all (job_runner.h).
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -22,12 +23,17 @@ struct JobProgress {
   uint64_t done_bytes = 0;   // for certain: a restart may go on from here
   uint64_t total_bytes = 0;  // 0: it has no bytes
   bool complete = false;     // Finish() is next
+  // Where nothing could be done: it is tried again after this, or when it is woken. 0: after a time
+  // that doubles.
+  std::chrono::milliseconds wait{0};
 };
 
 // What is written when a job ends, in one transaction with the operation's end.
 struct JobOutcome {
   std::vector<Mutation> steps;
-  google::protobuf::Any response;  // unset after Undo()
+  google::protobuf::Any response;   // unset after Undo()
+  std::function<void()> committed;  // called once they are written, still under the locks; may be
+                                    // empty. After a restart nobody calls it: memory is new then.
 };
 
 // One job. Made anew from its stored work after a restart, so that it keeps no state that is not

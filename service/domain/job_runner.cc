@@ -107,7 +107,8 @@ WakeQueue::Next JobRunner::Progressed(const JobProgress& progress, Clock::time_p
     return Finish(here);
   }
   if (here || passed || Clock::now() - written_ >= options_.checkpoint_every) Write();
-  return moved ? WakeQueue::Next{} : Later();
+  if (moved) return {};
+  return progress.wait.count() > 0 ? WakeQueue::Next{.due = Clock::now() + progress.wait} : Later();
 }
 
 WakeQueue::Next JobRunner::Finish(bool here) {
@@ -121,9 +122,9 @@ WakeQueue::Next JobRunner::Finish(bool here) {
   absl::Status error;
   {
     const ResourceLocks::Guard guard = locks_.Lock(job_->Locks());
-    absl::StatusOr<JobOutcome> outcome = job_->Finish();
+    const absl::StatusOr<JobOutcome> outcome = job_->Finish();
     finished_ = outcome.ok();
-    if (finished_) return End(std::move(outcome->steps), std::move(outcome->response));
+    if (finished_) return End(*outcome, outcome->response);
     error = outcome.status();
   }
   return Failed(error);
@@ -157,16 +158,19 @@ WakeQueue::Next JobRunner::Undo() {
     if (!undo_written_) return Later();  // (1)
   }
   const ResourceLocks::Guard guard = locks_.Lock(job_->Locks());
-  absl::StatusOr<JobOutcome> outcome = job_->Undo(why_);
-  if (outcome.ok()) return End(std::move(outcome->steps), why_);
+  const absl::StatusOr<JobOutcome> outcome = job_->Undo(why_);
+  if (outcome.ok()) return End(*outcome, why_);
   Warn("could not be undone and is tried again", outcome.status());
   return Later();
 }
 
-WakeQueue::Next JobRunner::End(std::vector<Mutation> steps,
+WakeQueue::Next JobRunner::End(const JobOutcome& outcome,
                                const absl::StatusOr<google::protobuf::Any>& result) {
-  const absl::Status status = rows_.End(std::move(steps), result);  // (2)
-  if (status.ok()) return {.done = true};
+  const absl::Status status = rows_.End(outcome.steps, result);  // (2)
+  if (status.ok()) {
+    if (outcome.committed) outcome.committed();
+    return {.done = true};
+  }
   Warn("has an outcome that could not be written and is tried again", status);
   return Later();
 }

@@ -60,7 +60,7 @@ class JobRunner {
   WakeQueue::Next Undo();
   // Waits and tries again if the error may pass, else fails.
   WakeQueue::Next Failed(const absl::Status& error);
-  WakeQueue::Next End(std::vector<Mutation> steps,
+  WakeQueue::Next End(const JobOutcome& outcome,
                       const absl::StatusOr<google::protobuf::Any>& result);
   WakeQueue::Next Later();
   // Writes the rows; false, and it is logged: they could not be written.

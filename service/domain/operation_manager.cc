@@ -78,6 +78,13 @@ absl::Status CheckList(const google::longrunning::ListOperationsRequest& request
 
 }  // namespace
 
+Operation Unnamed(const google::protobuf::Message& response) {
+  Operation operation;
+  operation.set_done(true);
+  operation.mutable_response()->PackFrom(response);
+  return operation;
+}
+
 struct OperationManager::Impl {
   Impl(MetadataStore& the_store, ResourceLocks& locks, const PageTokens& the_tokens, Logger& logger,
        const OperationOptions& options)

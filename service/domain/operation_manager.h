@@ -27,6 +27,9 @@
 
 namespace gabion::service {
 
+// What a dry run answers, and a call that found nothing to do: done, without a name, not kept.
+google::longrunning::Operation Unnamed(const google::protobuf::Message& response);
+
 struct OperationOptions : RunnerOptions {
   int threads = 2;         // on which jobs work
   size_t max_jobs = 1000;  // not done; more: TOO_MANY_JOBS

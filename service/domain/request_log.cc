@@ -33,9 +33,10 @@ void AddRequest(const Call& call, store::v1::Request request, std::vector<Mutati
   if (call.request.empty()) return;
   request.set_fingerprint(call.fingerprint);
   *request.mutable_create_time() = Now();
+  // An entry whose effect was neither written nor taken back may be there: it is replaced.
   steps->push_back(
-      Insert(kExpiries, ExpiryName(request.create_time().seconds(), call.request), call.request));
-  steps->push_back(Insert(kRequests, call.request, request.SerializeAsString()));
+      Put(kExpiries, ExpiryName(request.create_time().seconds(), call.request), call.request));
+  steps->push_back(Put(kRequests, call.request, request.SerializeAsString()));
 }
 
 // Adds the removal of what `expiry` names, if it is still the same request and has its answer:

@@ -17,7 +17,7 @@
 #include "service/domain/operation_manager.h"
 #include "service/errors.h"
 #include "service/store/memory_store.h"
-#include "tests/service/domain/fixture.h"
+#include "tests/service/domain/breaking_store.h"
 
 namespace gabion::service {
 
@@ -197,7 +197,7 @@ class JobFixture : public testing::Test {
   }
 
   std::unique_ptr<MetadataStore> kept_;
-  GatedStore store_;
+  BreakingStore store_;
   ResourceLocks locks_;
   PageTokens tokens_;
   OperationOptions options_;

@@ -120,6 +120,21 @@ TEST_F(JobRunnerTest, AnOutcomeThatCannotBeWrittenIsWrittenLater) {
   EXPECT_EQ(Rows("images"), 1u);
 }
 
+TEST_F(JobRunnerTest, AnOutcomeWhoseWritingWasNotAnsweredIsNotWrittenAgain) {
+  std::atomic<bool> lose = false;
+  store_.SetAnswer([&] {
+    return lose.exchange(false) ? absl::UnavailableError("who knows") : absl::OkStatus();
+  });
+  fake_.finish = [&] {
+    lose = true;
+    return absl::OkStatus();
+  };
+  const std::string name = Begin();
+  Start(name);
+  EXPECT_TRUE(WaitDone(name).has_response());
+  EXPECT_EQ(Rows("images"), 1u);
+}
+
 TEST_F(JobRunnerTest, AnUndoThatFailsIsTriedAgain) {
   fake_.work = [](const std::string&, uint64_t) { return absl::DataLossError("gone"); };
   fake_.undo = [&] { return fake_.undone < 3 ? absl::InternalError("stuck") : absl::OkStatus(); };

@@ -290,7 +290,7 @@ class RestartTest : public JobFixture {
   bool CutAfter(int commits, bool* cancelled) {
     manager_.reset();
     kept_ = NewMemoryStore();
-    cut_store_ = std::make_unique<GatedStore>(*kept_);
+    cut_store_ = std::make_unique<BreakingStore>(*kept_);
     fake_.pieces_done.clear();
     std::promise<void> over;
     std::once_flag once;
@@ -360,7 +360,7 @@ class RestartTest : public JobFixture {
     return name.ok() && store.Commit(steps).ok() ? *name : "";
   }
 
-  std::unique_ptr<GatedStore> cut_store_;
+  std::unique_ptr<BreakingStore> cut_store_;
   bool fake_fails_ = false;
   std::atomic<bool> cancel_asked_ = false;
 };

@@ -97,6 +97,14 @@ TEST_F(RequestLogTest, AnEffectThatIsTakenBackLeavesNothing) {
   EXPECT_TRUE(Find(call).has_value());
 }
 
+TEST_F(RequestLogTest, AnEntryThatWasLeftWithoutAnAnswerIsReplaced) {
+  Begin(CallOf("1"));
+  Answered(CallOf("1"));
+  EXPECT_TRUE(Find(CallOf("1"))->has_response());
+  ASSERT_TRUE(log_.Expire(seconds(-10)).ok());
+  EXPECT_EQ(Rows("requests") + Rows("expiries"), 0u);
+}
+
 TEST_F(RequestLogTest, ACallWithoutAnIdLeavesNothing) {
   std::vector<Mutation> steps;
   RequestLog::Begin({}, &steps);
