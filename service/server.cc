@@ -17,9 +17,12 @@
 #include "service/api/export_api.h"
 #include "service/api/image_api.h"
 #include "service/api/inspect_api.h"
+#include "service/api/job_api.h"
+#include "service/api/operations_api.h"
 #include "service/api/pool_api.h"
 #include "service/api/server_api.h"
 #include "service/reflection_v1.h"
+#include "service/timers.h"
 #include "service/unix_socket.h"
 
 namespace gabion::service {
@@ -30,9 +33,13 @@ constexpr const char* kAlpha = "grpc.reflection.v1alpha.ServerReflection";
 constexpr const char* kHealth = "grpc.health.v1.Health";
 
 std::vector<std::string> ApiServices() {
-  return {v1::PoolService::service_full_name(), v1::ImageService::service_full_name(),
-          v1::ExportService::service_full_name(), v1::InspectService::service_full_name(),
-          v1::ServerService::service_full_name()};
+  return {v1::PoolService::service_full_name(),
+          v1::ImageService::service_full_name(),
+          v1::ExportService::service_full_name(),
+          v1::InspectService::service_full_name(),
+          v1::JobService::service_full_name(),
+          v1::ServerService::service_full_name(),
+          google::longrunning::Operations::service_full_name()};
 }
 
 std::vector<std::string> AllServices() {
@@ -90,6 +97,8 @@ struct Server::Services {
         images(calls, domain.images()),
         exports(calls, domain.exports(), domain.connections()),
         inspect(calls, domain.inspector()),
+        operations(calls, domain.operations(), timers),
+        jobs(calls, domain.operations()),
         info(calls, domain.server_info()),
         reflection(AllServices()) {}
 
@@ -98,14 +107,19 @@ struct Server::Services {
     builder.RegisterService(&images);
     builder.RegisterService(&exports);
     builder.RegisterService(&inspect);
+    builder.RegisterService(&operations);
+    builder.RegisterService(&jobs);
     builder.RegisterService(&info);
     builder.RegisterService(&reflection);
   }
 
+  Timers timers;
   PoolApi pools;
   ImageApi images;
   ExportApi exports;
   InspectApi inspect;
+  OperationsApi operations;
+  JobApi jobs;
   ServerApi info;
   ReflectionV1 reflection;
 };
@@ -178,6 +192,7 @@ void Server::SetReady() { SetHealth(true); }
 void Server::Drain() {
   SetHealth(false);
   calls_->Drain();
+  services_->operations.Stop();
 }
 
 void Server::Stop(std::chrono::milliseconds grace) {
