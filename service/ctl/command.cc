@@ -134,8 +134,8 @@ usage: gabionctl [FLAG...] call SERVICE/METHOD [REQUEST]
             left out, it is {}. The answer is printed as JSON; a stream as one JSON object a line.
             64-bit numbers are strings in JSON, bytes are base64, durations "1.5s". Field names may
             be written fieldName or field_name. A field that does not exist is an error.
-  health    Asks grpc.health.v1.Health how SERVICE is and prints the answer: SERVING, or not. SERVICE
-            is "readiness" or a service of the API; left out, it is the process itself.
+  health    Asks grpc.health.v1.Health how SERVICE is and prints the answer: SERVING, or not. It
+            is "readiness" or a service of the API; left out, the process itself.
   list      Prints the methods that can be called.
   describe  Prints a definition. Names of the package gabion.v1 need no package.
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -49,6 +50,16 @@ def unit_settings(text):
 
 def packages_of(section):
     return run("bash", "-c", f". '{ROOT}/deploy/lib.sh'; packages_of {section}").stdout.split()
+
+
+def wait_for_text(path, text, process, seconds=60):
+    """True as soon as the file has the text; false when the process or the time has ended."""
+    deadline = time.monotonic() + seconds
+    while text not in path.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            return text in path.read_text()
+        time.sleep(0.02)
+    return True
 
 
 def main(commands=()):
