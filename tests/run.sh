@@ -81,6 +81,20 @@ install_helm() {
   fi
 }
 
+# Kubernetes' objects as schemas and types, for the test of what helm renders. In a place of its own: npm removes what
+# it was not asked for.
+install_manifest_schemas() {
+  local log
+  if [[ ! -d build/tools/manifests/node_modules/kubernetes-models ]] && command -v npm >/dev/null; then
+    say "Installing the schemas of Kubernetes' objects into build/tools/manifests"
+    log=$(mktemp)
+    timeout 300 npm install --prefix build/tools/manifests --no-save --no-package-lock --no-audit --no-fund \
+      --fetch-retries=0 kubernetes-models@4.5.1 yaml@2 typescript@5 >"$log" 2>&1 </dev/null ||
+      echo "npm could not install them: $(grep -E -m 3 '^npm (error|ERR!)' "$log" | tr '\n' ' ')"
+    rm -f "$log"
+  fi
+}
+
 # For the test of the container image: buildah, and the base image that its Dockerfile begins with, made here from
 # Debian's packages, because no registry is asked. It has [runtime] in it, so that the test itself needs no network.
 prepare_image() {
@@ -133,7 +147,10 @@ say "Packages"
 install_packages build tour test
 export PATH=$PWD/build/tools/bin:$PWD/build/tools/node_modules/.bin:$PATH
 install_buf
-if [[ $service == ON ]]; then install_helm; fi
+if [[ $service == ON ]]; then
+  install_helm
+  install_manifest_schemas
+fi
 # What sanitizers link is in no image.
 if [[ $preset == release || $preset == debug ]]; then prepare_image; fi
 

@@ -1,7 +1,7 @@
 """Builds deploy/Dockerfile with buildah and runs what comes out as a pod would: as its user, on a root that is read-only.
 
-The programs are those of the build tree, so nothing is compiled; GABION_IMAGE_FULL=1 has the stage `build` compile them,
-which takes many minutes. The base image is made from Debian's packages by tests/run.sh, and no registry is asked.
+The programs are those of the build tree, so nothing is compiled; GABION_IMAGE_FULL=1 has the stage `build` install what
+compiling needs and compile them, with the cache of ccache if there is one; without, that takes many minutes. The base image is made from Debian's packages by tests/run.sh, and no registry is asked.
 """
 
 import json
@@ -69,6 +69,9 @@ class ImageTest(unittest.TestCase):
             stage = staging.install(strip=True)
             cls.buildah.import_files(stage, "/out", PROGRAMS)
             arguments += ["--build-arg", "PROGRAMS=" + PROGRAMS]
+        elif shutil.which("ccache"):
+            cache = staging.run("ccache", "--get-config", "cache_dir").stdout.strip()
+            arguments += ["--volume", cache + ":/ccache", "--build-arg", "CCACHE_DIR=/ccache"]
         cls.buildah("build", "--pull-never", "--isolation", "chroot", "--network", "host", "--format", "docker",
                     *arguments, "--tag", IMAGE, "--file", staging.ROOT / "deploy/Dockerfile", staging.ROOT)
         cls.config = json.loads(cls.buildah("inspect", "--type", "image", IMAGE))["Docker"]["config"]
