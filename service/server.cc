@@ -73,16 +73,17 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.SetResourceQuota(quota);
 }
 
-// The numeric address of a loopback host; an error for any other, which would let the network in
-// without credentials.
-absl::StatusOr<std::string> LoopbackAddress(const std::string& host) {
+// The address of `host` as gRPC takes it. An error for one that would let the network in without
+// credentials, unless that is wanted.
+absl::StatusOr<std::string> TcpAddress(const std::string& host, bool insecure) {
   const std::string literal = host == "localhost" ? "127.0.0.1" : host;
   in_addr v4;
-  if (inet_pton(AF_INET, literal.c_str(), &v4) == 1 && (ntohl(v4.s_addr) >> 24) == 127) {
+  if (inet_pton(AF_INET, literal.c_str(), &v4) == 1 &&
+      (insecure || (ntohl(v4.s_addr) >> 24) == 127)) {
     return literal;
   }
   in6_addr v6;
-  if (inet_pton(AF_INET6, literal.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6)) {
+  if (inet_pton(AF_INET6, literal.c_str(), &v6) == 1 && (insecure || IN6_IS_ADDR_LOOPBACK(&v6))) {
     return absl::StrCat("[", literal, "]");
   }
   return absl::InvalidArgumentError(
@@ -152,7 +153,7 @@ absl::Status Server::Bind(const ServerOptions& options) {
   }
   std::string tcp_host;
   if (!options.tcp_host.empty()) {
-    ASSIGN_OR_RETURN(tcp_host, LoopbackAddress(options.tcp_host));
+    ASSIGN_OR_RETURN(tcp_host, TcpAddress(options.tcp_host, options.tcp_insecure));
     builder.AddListeningPort(absl::StrCat(tcp_host, ":", options.tcp_port),
                              grpc::InsecureServerCredentials(), &tcp_port);
   }
