@@ -1,9 +1,25 @@
 #include "service/store/expectation.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
 #include "engine/base/text.h"
 
 namespace gabion::service {
+
+void CheckSteps(std::span<const Mutation> steps) {
+  CHECK(!steps.empty());
+  for (const Mutation& step : steps) {
+    if (step.kind != Mutation::Kind::kTouch) continue;
+    CHECK(!step.expected_revision.has_value());
+    CHECK(IsLogged(step.collection));
+  }
+}
+
+bool AnyLogged(std::span<const Mutation> steps) {
+  return std::ranges::any_of(steps, [](const Mutation& step) { return IsLogged(step.collection); });
+}
 
 absl::Status CheckExpectation(const Mutation& step, std::optional<uint64_t> revision) {
   const bool expects_none = step.expected_revision == uint64_t{0};

@@ -71,6 +71,12 @@ absl::Status Statement::Run() {
   return stepped.status();
 }
 
+absl::StatusOr<uint64_t> Statement::QueryNumber() {
+  const Resetting reset(*this);
+  ASSIGN_OR_RETURN(const bool row, Step());
+  return row ? Number(0) : 0;
+}
+
 void Statement::Reset() {
   sqlite3_reset(statement_.get());
   sqlite3_clear_bindings(statement_.get());
@@ -87,9 +93,16 @@ uint64_t Statement::Number(int column) const {
 }
 
 absl::StatusOr<Database> Database::Open(const std::string& path) {
+  return OpenWith(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
+}
+
+absl::StatusOr<Database> Database::OpenReadOnly(const std::string& path) {
+  return OpenWith(path, SQLITE_OPEN_READONLY);
+}
+
+absl::StatusOr<Database> Database::OpenWith(const std::string& path, int flags) {
   sqlite3* handle = nullptr;
-  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
-  const int result = sqlite3_open_v2(path.c_str(), &handle, flags, nullptr);
+  const int result = sqlite3_open_v2(path.c_str(), &handle, flags | SQLITE_OPEN_NOMUTEX, nullptr);
   CHECK(handle != nullptr);  // null only when memory ran out
   Database database(handle);
   if (result != SQLITE_OK) return SqliteError(handle, "opening " + path);
@@ -107,6 +120,14 @@ absl::StatusOr<Statement> Database::Prepare(std::string_view sql) {
   return Statement(statement);
 }
 
+absl::Status Database::PrepareAll(
+    std::initializer_list<std::pair<Statement*, std::string_view>> statements) {
+  for (const auto& [statement, sql] : statements) {
+    ASSIGN_OR_RETURN(*statement, Prepare(sql));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Database::Execute(const std::string& sql) {
   if (sqlite3_exec(handle_.get(), sql.c_str(), nullptr, nullptr, nullptr) == SQLITE_OK) {
     return absl::OkStatus();
@@ -116,8 +137,7 @@ absl::Status Database::Execute(const std::string& sql) {
 
 absl::StatusOr<uint64_t> Database::QueryNumber(std::string_view sql) {
   ASSIGN_OR_RETURN(Statement statement, Prepare(sql));
-  ASSIGN_OR_RETURN(const bool row, statement.Step());
-  return row ? statement.Number(0) : 0;
+  return statement.QueryNumber();
 }
 
 absl::StatusOr<std::string> Database::QueryText(std::string_view sql) {

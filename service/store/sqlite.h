@@ -1,13 +1,15 @@
 // The little of SQLite's C interface that the store needs, with owners and Statuses. Used by
-// sqlite_store only; under its lock.
+// this folder only; a connection and its statements by one thread at a time.
 #pragma once
 
 #include <sqlite3.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -29,6 +31,8 @@ class Statement {
   absl::StatusOr<bool> Step();
   // Runs a statement that yields no rows, and resets it.
   absl::Status Run();
+  // Runs a statement that yields one number, and resets it; 0 if it yields none.
+  absl::StatusOr<uint64_t> QueryNumber();
   void Reset();
 
   // Columns of the row, from 0.
@@ -57,9 +61,13 @@ class Resetting {
 // A connection.
 class Database {
  public:
+  // Opens or creates the file.
   static absl::StatusOr<Database> Open(const std::string& path);
+  static absl::StatusOr<Database> OpenReadOnly(const std::string& path);
 
   absl::StatusOr<Statement> Prepare(std::string_view sql);
+  absl::Status PrepareAll(
+      std::initializer_list<std::pair<Statement*, std::string_view>> statements);
   // Runs one or more statements, and drops what they yield.
   absl::Status Execute(const std::string& sql);
   // The number that a statement with one row and column yields.
@@ -71,6 +79,7 @@ class Database {
     void operator()(sqlite3* handle) const { sqlite3_close_v2(handle); }
   };
   explicit Database(sqlite3* handle) : handle_(handle) {}
+  static absl::StatusOr<Database> OpenWith(const std::string& path, int flags);
   std::unique_ptr<sqlite3, Close> handle_;
 };
 

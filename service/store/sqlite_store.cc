@@ -1,6 +1,5 @@
 #include "service/store/sqlite_store.h"
 
-#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -12,174 +11,74 @@
 #include "service/store/process_lock.h"
 #include "service/store/schema.h"
 #include "service/store/sqlite.h"
+#include "service/store/sqlite_reader.h"
+#include "service/store/sqlite_writer.h"
 
 namespace gabion::service {
 namespace {
 
-// The statements that the store runs all the time.
-struct Statements {
-  Statement get, list, put, remove, log, changes, begin, commit, rollback, revision, trimmed, trim,
-      set_trimmed;
-
-  absl::Status Prepare(Database& database) {
-    const std::pair<Statement*, const char*> all[] = {
-        {&get, "SELECT value, revision FROM resources WHERE collection = ?1 AND name = ?2"},
-        {&list,
-         "SELECT name, value, revision FROM resources WHERE collection = ?1 AND name > ?2 "
-         "ORDER BY name LIMIT ?3"},
-        {&put,
-         "INSERT INTO resources (collection, name, revision, value) VALUES (?1, ?2, ?3, ?4) "
-         "ON CONFLICT DO UPDATE SET revision = excluded.revision, value = excluded.value"},
-        {&remove, "DELETE FROM resources WHERE collection = ?1 AND name = ?2"},
-        {&log,
-         "INSERT INTO changes (kind, collection, name) VALUES (?1, ?2, ?3) "
-         "RETURNING revision"},
-        {&changes,
-         "SELECT revision, kind, collection, name FROM changes WHERE revision > ?1 "
-         "ORDER BY revision LIMIT ?2"},
-        {&begin, "BEGIN IMMEDIATE"},
-        {&commit, "COMMIT"},
-        {&rollback, "ROLLBACK"},
-        // AUTOINCREMENT keeps the highest revision ever given out here.
-        {&revision, "SELECT seq FROM sqlite_sequence WHERE name = 'changes'"},
-        {&trimmed, "SELECT value FROM settings WHERE key = 'trimmed_through'"},
-        {&trim, "DELETE FROM changes WHERE revision <= ?1"},
-        {&set_trimmed, "UPDATE settings SET value = ?1 WHERE key = 'trimmed_through'"},
-    };
-    for (const auto& [statement, sql] : all) {
-      ASSIGN_OR_RETURN(*statement, database.Prepare(sql));
-    }
-    return absl::OkStatus();
-  }
-};
-
 class SqliteStore final : public MetadataStore {
  public:
-  SqliteStore(ProcessLock lock, Database database)
-      : lock_(std::move(lock)), database_(std::move(database)) {}
-
-  absl::Status Prepare() { return statements_.Prepare(database_); }
+  SqliteStore(ProcessLock lock, std::unique_ptr<SqliteWriter> writer,
+              std::unique_ptr<SqliteReader> reader)
+      : lock_(std::move(lock)), writer_(std::move(writer)), reader_(std::move(reader)) {}
 
   absl::StatusOr<Row> Get(std::string_view collection, std::string_view name) override {
-    const std::lock_guard lock(mutex_);
-    const Resetting reset(statements_.get);
-    statements_.get.Bind(1, collection).Bind(2, name);
-    ASSIGN_OR_RETURN(const bool found, statements_.get.Step());
-    if (!found) return NoSuchRow(name);
-    return Row{std::string(name), statements_.get.Text(0), statements_.get.Number(1)};
+    const std::lock_guard lock(read_mutex_);
+    return reader_->Get(collection, name);
   }
 
-  absl::StatusOr<Page> List(std::string_view collection, std::string_view after,
-                            size_t limit) override {
+  absl::StatusOr<RowsAt> GetMany(std::span<const RowKey> keys) override {
+    const std::lock_guard lock(read_mutex_);
+    return reader_->GetMany(keys);
+  }
+
+  absl::StatusOr<Page> List(std::string_view collection, std::string_view after, size_t limit,
+                            std::string_view prefix) override {
     CHECK_GT(limit, 0u);
-    const std::lock_guard lock(mutex_);
-    Page page;
-    ASSIGN_OR_RETURN(page.revision, One(statements_.revision));
-    const Resetting reset(statements_.list);
-    statements_.list.Bind(1, collection).Bind(2, after).Bind(3, uint64_t{limit} + 1);
-    for (;;) {
-      ASSIGN_OR_RETURN(const bool row, statements_.list.Step());
-      if (!row) return page;
-      if (page.rows.size() == limit) {
-        page.more = true;
-        return page;
-      }
-      page.rows.push_back(
-          {statements_.list.Text(0), statements_.list.Text(1), statements_.list.Number(2)});
-    }
+    const std::lock_guard lock(read_mutex_);
+    return reader_->List(collection, after, limit, prefix);
   }
 
   absl::StatusOr<uint64_t> Commit(const std::vector<Mutation>& steps) override {
-    CHECK(!steps.empty());
-    uint64_t last = 0;
-    RETURN_IF_ERROR(Transaction([&]() -> absl::Status {
-      for (const Mutation& step : steps) {
-        ASSIGN_OR_RETURN(last, Apply(step));
-      }
-      return absl::OkStatus();
-    }));
-    return last;
+    CheckSteps(steps);
+    const std::lock_guard one_at_a_time(commit_mutex_);
+    PendingCommit pending{&steps};
+    PendingCommit* const group[] = {&pending};
+    const std::optional<uint64_t> logged = writer_->Write(group);
+    if (logged.has_value() && listener_) listener_(*logged);
+    return std::move(pending.answer);
   }
 
   absl::StatusOr<std::vector<Change>> Changes(uint64_t after, size_t limit) override {
-    const std::lock_guard lock(mutex_);
-    ASSIGN_OR_RETURN(const uint64_t trimmed, One(statements_.trimmed));
-    ASSIGN_OR_RETURN(const uint64_t revision, One(statements_.revision));
-    RETURN_IF_ERROR(CheckLogPosition(after, trimmed, revision));
-    Statement& changes = statements_.changes;
-    const Resetting reset(changes);
-    changes.Bind(1, after).Bind(2, uint64_t{limit});
-    std::vector<Change> found;
-    for (;;) {
-      ASSIGN_OR_RETURN(const bool row, changes.Step());
-      if (!row) return found;
-      found.push_back({changes.Number(0), static_cast<Mutation::Kind>(changes.Number(1)),
-                       changes.Text(2), changes.Text(3)});
-    }
+    const std::lock_guard lock(read_mutex_);
+    return reader_->Changes(after, limit);
   }
 
-  absl::Status TrimChanges(uint64_t through) override {
-    return Transaction([&]() -> absl::Status {
-      ASSIGN_OR_RETURN(const uint64_t revision, One(statements_.revision));
-      ASSIGN_OR_RETURN(const uint64_t trimmed, One(statements_.trimmed));
-      const uint64_t target = std::clamp(through, trimmed, revision);
-      RETURN_IF_ERROR(statements_.trim.Bind(1, target).Run());
-      return statements_.set_trimmed.Bind(1, target).Run();
-    });
-  }
+  absl::Status TrimChanges(uint64_t through) override { return writer_->TrimChanges(through); }
 
   absl::StatusOr<uint64_t> Revision() override {
-    const std::lock_guard lock(mutex_);
-    return One(statements_.revision);
+    const std::lock_guard lock(read_mutex_);
+    return reader_->Revision();
   }
+
+  absl::StatusOr<uint64_t> OldestRevision() override {
+    const std::lock_guard lock(read_mutex_);
+    return reader_->OldestRevision();
+  }
+
+  void SetListener(Listener listener) override { listener_ = std::move(listener); }
+
+  absl::Status Ping() override { return Revision().status(); }
 
  private:
-  // The number that `statement` yields; 0 if it yields none.
-  static absl::StatusOr<uint64_t> One(Statement& statement) {
-    const Resetting reset(statement);
-    ASSIGN_OR_RETURN(const bool row, statement.Step());
-    return row ? statement.Number(0) : 0;
-  }
-
-  template <typename Body>
-  absl::Status Transaction(Body body) {
-    const std::lock_guard lock(mutex_);
-    RETURN_IF_ERROR(statements_.begin.Run());
-    absl::Status status = body();
-    if (status.ok()) status = statements_.commit.Run();
-    // Some failures have rolled back by themselves: then there is nothing left to do here.
-    if (!status.ok()) statements_.rollback.Run().IgnoreError();
-    return status;
-  }
-
-  absl::StatusOr<std::optional<uint64_t>> RevisionOf(const Mutation& step) {
-    const Resetting reset(statements_.get);
-    statements_.get.Bind(1, step.collection).Bind(2, step.name);
-    ASSIGN_OR_RETURN(const bool found, statements_.get.Step());
-    return found ? std::optional(statements_.get.Number(1)) : std::nullopt;
-  }
-
-  // Does one step inside of a transaction; returns its revision.
-  absl::StatusOr<uint64_t> Apply(const Mutation& step) {
-    ASSIGN_OR_RETURN(const std::optional<uint64_t> existing, RevisionOf(step));
-    RETURN_IF_ERROR(CheckExpectation(step, existing));
-    statements_.log.Bind(1, static_cast<uint64_t>(step.kind))
-        .Bind(2, step.collection)
-        .Bind(3, step.name);
-    ASSIGN_OR_RETURN(const uint64_t revision, One(statements_.log));
-    if (step.kind == Mutation::Kind::kDelete) {
-      RETURN_IF_ERROR(statements_.remove.Bind(1, step.collection).Bind(2, step.name).Run());
-    } else {
-      statements_.put.Bind(1, step.collection).Bind(2, step.name).Bind(3, revision);
-      RETURN_IF_ERROR(statements_.put.BindBlob(4, step.value).Run());
-    }
-    return revision;
-  }
-
-  const ProcessLock lock_;  // outlives the database
-  std::mutex mutex_;        // guards everything below
-  Database database_;
-  Statements statements_;
+  // From the bottom up. The writer closes last: it writes the log back into the file.
+  const ProcessLock lock_;
+  const std::unique_ptr<SqliteWriter> writer_;
+  std::mutex commit_mutex_;  // held for a commit and its call of the listener
+  Listener listener_;        // under commit_mutex_
+  std::mutex read_mutex_;    // guards reader_
+  const std::unique_ptr<SqliteReader> reader_;
 };
 
 absl::Status SetUp(Database& database) {
@@ -200,9 +99,9 @@ absl::StatusOr<std::unique_ptr<MetadataStore>> Open(const std::string& path) {
   ASSIGN_OR_RETURN(ProcessLock lock, ProcessLock::Take(path + ".lock"));
   ASSIGN_OR_RETURN(Database database, Database::Open(path));
   RETURN_IF_ERROR(SetUp(database));
-  auto store = std::make_unique<SqliteStore>(std::move(lock), std::move(database));
-  RETURN_IF_ERROR(store->Prepare());
-  return store;
+  ASSIGN_OR_RETURN(std::unique_ptr<SqliteWriter> writer, SqliteWriter::Make(std::move(database)));
+  ASSIGN_OR_RETURN(std::unique_ptr<SqliteReader> reader, SqliteReader::Open(path));
+  return std::make_unique<SqliteStore>(std::move(lock), std::move(writer), std::move(reader));
 }
 
 }  // namespace

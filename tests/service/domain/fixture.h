@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,9 +29,12 @@ class GatedStore final : public MetadataStore {
   absl::StatusOr<Row> Get(std::string_view collection, std::string_view name) override {
     return store_.Get(collection, name);
   }
-  absl::StatusOr<Page> List(std::string_view collection, std::string_view after,
-                            size_t limit) override {
-    return store_.List(collection, after, limit);
+  absl::StatusOr<RowsAt> GetMany(std::span<const RowKey> keys) override {
+    return store_.GetMany(keys);
+  }
+  absl::StatusOr<Page> List(std::string_view collection, std::string_view after, size_t limit,
+                            std::string_view prefix) override {
+    return store_.List(collection, after, limit, prefix);
   }
   absl::StatusOr<uint64_t> Commit(const std::vector<Mutation>& steps) override {
     const absl::Status open = gate_ ? gate_() : absl::OkStatus();
@@ -42,6 +46,9 @@ class GatedStore final : public MetadataStore {
   }
   absl::Status TrimChanges(uint64_t through) override { return store_.TrimChanges(through); }
   absl::StatusOr<uint64_t> Revision() override { return store_.Revision(); }
+  absl::StatusOr<uint64_t> OldestRevision() override { return store_.OldestRevision(); }
+  void SetListener(Listener listener) override { store_.SetListener(std::move(listener)); }
+  absl::Status Ping() override { return store_.Ping(); }
 
  private:
   MetadataStore& store_;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include "service/store/memory_store.h"
 #include "service/store/sqlite_store.h"
@@ -155,6 +156,156 @@ TEST_P(MetadataStoreTest, TrimmedChangesAreGoneAndTheirRevisionsNeverComeBack) {
   EXPECT_THAT(*store_->Changes(5, 10), IsEmpty());
   EXPECT_EQ(Commit({Put("images", "a", "x")}), 6u);
   EXPECT_EQ(store_->Changes(5, 10)->size(), 1u);
+}
+
+TEST_P(MetadataStoreTest, ATouchIsLoggedAndLeavesTheRowAlone) {
+  const uint64_t written = Commit({Insert("images", "a", "1")});
+  const uint64_t touched = Commit({Touch("images", "a"), Touch("images", "none")});
+  EXPECT_EQ(touched, written + 2);
+  EXPECT_EQ(*store_->Revision(), touched);
+  EXPECT_EQ(*store_->Get("images", "a"), (Row{"a", "1", written}));
+  EXPECT_THAT(Names("images"), ElementsAre("a"));
+  EXPECT_THAT(*store_->Changes(written, 10),
+              ElementsAre(Change{touched - 1, Mutation::Kind::kTouch, "images", "a"},
+                          Change{touched, Mutation::Kind::kTouch, "images", "none"}));
+  EXPECT_EQ(CommitCode({Touch("images", "a"), Insert("images", "a", "2")}),
+            absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(*store_->Revision(), touched);
+}
+
+TEST_P(MetadataStoreTest, BookkeepingHasRevisionsButIsNotLogged) {
+  const uint64_t first = Commit({Insert("requests", "r", "1")});
+  const uint64_t mixed =
+      Commit({Put("intents", "a", "x"), Insert("images", "a", "1"), Put("jobs", "j", "x")});
+  EXPECT_EQ(first, 1u);
+  EXPECT_EQ(mixed, 4u);
+  EXPECT_EQ(*store_->Revision(), mixed);
+  EXPECT_EQ(store_->List("images", "", 1)->revision, mixed);
+  EXPECT_EQ(store_->Get("jobs", "j")->revision, mixed);
+  EXPECT_THAT(*store_->Changes(0, 10), ElementsAre(Change{3, Mutation::Kind::kPut, "images", "a"}));
+  EXPECT_EQ(CommitCode({Replace("requests", "r", "2", first + 7)}), absl::StatusCode::kAborted);
+  EXPECT_EQ(Commit({Replace("requests", "r", "2", first)}), 5u);
+  EXPECT_EQ(Commit({Remove("requests", "r", 5)}), 6u);
+  // There are no changes there, but nothing is missing either.
+  EXPECT_THAT(*store_->Changes(6, 10), IsEmpty());
+  EXPECT_EQ(store_->Changes(7, 10).status().code(), absl::StatusCode::kOutOfRange);
+  ASSERT_TRUE(store_->TrimChanges(5).ok());
+  EXPECT_THAT(*store_->Changes(5, 10), IsEmpty());
+  EXPECT_EQ(Commit({Touch("images", "a")}), 7u);
+  EXPECT_EQ(store_->Changes(5, 10)->size(), 1u);
+}
+
+TEST_P(MetadataStoreTest, OnlyTheDaemonsOwnCollectionsAreNotLogged) {
+  for (const char* own : {"requests", "expiries", "jobs", "intents", "settings"}) {
+    EXPECT_FALSE(IsLogged(own)) << own;
+  }
+  for (const char* logged : {"images", "exports", "pools", "job", "jobss", ""}) {
+    EXPECT_TRUE(IsLogged(logged)) << logged;
+  }
+}
+
+TEST_P(MetadataStoreTest, ManyRowsAreReadInTheOrderAsked) {
+  const uint64_t first = Commit({Insert("images", "a", "1"), Insert("exports", "a", "2")});
+  const uint64_t last = Commit({Put("images", "b", "3"), Put("jobs", "j", "4")});
+  const std::vector<RowKey> keys = {
+      {"images", "b"}, {"exports", "a"}, {"exports", "b"}, {"images", "a"}, {"images", "b"}};
+  const auto found = store_->GetMany(keys);
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(found->revision, last);
+  EXPECT_THAT(found->rows, ElementsAre(Row{"b", "3", last - 1}, Row{"a", "2", first}, std::nullopt,
+                                       Row{"a", "1", first - 1}, Row{"b", "3", last - 1}));
+  EXPECT_EQ(store_->GetMany({})->revision, last);
+  EXPECT_THAT(store_->GetMany({})->rows, IsEmpty());
+}
+
+TEST_P(MetadataStoreTest, ManyRowsAreOfOneState) {
+  Commit({Put("images", "a", "0"), Put("exports", "b", "0")});
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    for (int i = 1; i <= 200; ++i) {
+      const std::string value = std::to_string(i);
+      EXPECT_TRUE(store_->Commit({Put("images", "a", value), Put("exports", "b", value)}).ok());
+    }
+    done = true;
+  });
+  const std::vector<RowKey> keys = {{"images", "a"}, {"exports", "b"}};
+  while (!done) {
+    const auto found = store_->GetMany(keys);
+    EXPECT_TRUE(found.ok()) << found.status();
+    if (!found.ok()) break;
+    EXPECT_EQ(found->rows[0]->value, found->rows[1]->value);
+    EXPECT_EQ(found->rows[1]->revision, found->revision);
+  }
+  writer.join();
+}
+
+TEST_P(MetadataStoreTest, AListCanBeOfOnePrefix) {
+  Commit({Put("connections", "exports/e/connections/1", ""),
+          Put("connections", "exports/e/connections/2", ""),
+          Put("connections", "exports/e/connections/3", ""),
+          Put("connections", "exports/e0/connections/1", ""),
+          Put("connections", "exports/d/connections/9", ""), Put("connections", "exports/e", "")});
+  const auto names = [&](std::string_view after, size_t limit, std::string_view prefix) {
+    const auto page = store_->List("connections", after, limit, prefix);
+    EXPECT_TRUE(page.ok()) << page.status();
+    std::vector<std::string> found;
+    for (const Row& row : page->rows) found.push_back(row.name.substr(8));
+    if (page->more) found.emplace_back("more");
+    return found;
+  };
+  const std::string_view prefix = "exports/e/connections/";
+  EXPECT_THAT(names("", 10, prefix),
+              ElementsAre("e/connections/1", "e/connections/2", "e/connections/3"));
+  EXPECT_THAT(names("", 3, prefix),
+              ElementsAre("e/connections/1", "e/connections/2", "e/connections/3"));
+  EXPECT_THAT(names("", 2, prefix), ElementsAre("e/connections/1", "e/connections/2", "more"));
+  EXPECT_THAT(names("exports/e/connections/2", 2, prefix), ElementsAre("e/connections/3"));
+  EXPECT_THAT(names("exports/e/connections/3", 2, prefix), IsEmpty());
+  EXPECT_THAT(names("exports/f", 2, prefix), IsEmpty());
+  EXPECT_THAT(names("exports/a", 1, prefix), ElementsAre("e/connections/1", "more"));
+  EXPECT_THAT(names("", 10, "exports/e/connections/2"), ElementsAre("e/connections/2"));
+  EXPECT_THAT(names("exports/e/connections/2", 10, "exports/e/connections/2"), IsEmpty());
+  EXPECT_THAT(names("", 10, "exports/x"), IsEmpty());
+  EXPECT_THAT(names("exports/e/connections/3", 10, ""), ElementsAre("e0/connections/1"));
+}
+
+TEST_P(MetadataStoreTest, TheOldestRevisionIsWhereTheLogStarts) {
+  EXPECT_EQ(*store_->OldestRevision(), 0u);
+  Commit({Touch("images", "a"), Touch("images", "a"), Put("jobs", "j", "")});
+  EXPECT_EQ(*store_->OldestRevision(), 0u);
+  for (const uint64_t through : {uint64_t{1}, uint64_t{3}, uint64_t{2}, uint64_t{9}}) {
+    ASSERT_TRUE(store_->TrimChanges(through).ok());
+    const uint64_t oldest = *store_->OldestRevision();
+    EXPECT_EQ(oldest, through == 1 ? 1u : 3u);
+    EXPECT_TRUE(store_->Changes(oldest, 10).ok());
+    EXPECT_EQ(store_->Changes(oldest - 1, 10).status().code(), absl::StatusCode::kOutOfRange);
+  }
+}
+
+TEST_P(MetadataStoreTest, TheListenerIsToldOfWhatIsLoggedBeforeTheCommitReturns) {
+  std::vector<uint64_t> told;
+  store_->SetListener([&](uint64_t revision) {
+    EXPECT_EQ(*store_->Revision(), revision);
+    EXPECT_EQ(store_->Changes(revision - 1, 10)->size(), 1u);
+    told.push_back(revision);
+  });
+  Commit({Put("images", "a", "1"), Put("images", "b", "1")});
+  EXPECT_THAT(told, ElementsAre(2));
+  Commit({Put("jobs", "j", "1")});
+  EXPECT_EQ(CommitCode({Insert("images", "a", "1")}), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(told, ElementsAre(2));
+  Commit({Put("jobs", "j", "2"), Touch("images", "a")});
+  EXPECT_THAT(told, ElementsAre(2, 5));
+}
+
+TEST_P(MetadataStoreTest, ItAnswersPings) { EXPECT_TRUE(store_->Ping().ok()); }
+
+TEST_P(MetadataStoreTest, WhatACallerMustNotAskForIsABug) {
+  EXPECT_DEATH(store_->Commit({}).IgnoreError(), "empty");
+  EXPECT_DEATH(store_->Commit({Touch("jobs", "j")}).IgnoreError(), "IsLogged");
+  Mutation touch = Touch("images", "a");
+  touch.expected_revision = 1;
+  EXPECT_DEATH(store_->Commit({touch}).IgnoreError(), "expected_revision");
 }
 
 TEST_P(MetadataStoreTest, ConcurrentCompareAndSetLosesNoUpdate) {

@@ -18,7 +18,9 @@
 namespace gabion::service {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 
 // Runs `body` in a child that may report bytes through the pipe; the child never returns.
 struct Child {
@@ -69,6 +71,58 @@ TEST(SqliteStoreTest, RowsAndRevisionsSurviveAReopening) {
   EXPECT_EQ((*store)->Get("images", "images/a")->value, "x");
   EXPECT_EQ(*(*store)->Revision(), revision);
   EXPECT_EQ(*(*store)->Commit({Put("images", "images/b", "y")}), revision + 1);
+}
+
+TEST(SqliteStoreTest, RevisionsOfBookkeepingSurviveAReopening) {
+  const TempDir dir;
+  for (uint64_t opened = 0; opened < 3; ++opened) {
+    auto store = OpenSqliteStore(dir / "db");
+    ASSERT_TRUE(store.ok()) << store.status();
+    EXPECT_EQ(*(*store)->Revision(), 2 * opened);
+    EXPECT_EQ(*(*store)->Commit({Put("jobs", "j", "x"), Put("jobs", "k", "y")}), 2 * opened + 2);
+    EXPECT_THAT(*(*store)->Changes(2 * opened, 10), IsEmpty());
+  }
+}
+
+// A store as the first released schema left it.
+TEST(SqliteStoreTest, AnOlderSchemaIsMigrated) {
+  const TempDir dir;
+  ASSERT_TRUE(Database::Open(dir / "db")
+                  ->Execute(R"(
+    CREATE TABLE resources (
+      collection TEXT NOT NULL,
+      name TEXT NOT NULL,
+      revision INTEGER NOT NULL,
+      value BLOB NOT NULL,
+      PRIMARY KEY (collection, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE changes (
+      revision INTEGER PRIMARY KEY AUTOINCREMENT,
+      kind INTEGER NOT NULL,
+      collection TEXT NOT NULL,
+      name TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE settings (
+      key TEXT NOT NULL PRIMARY KEY,
+      value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO settings (key, value) VALUES ('trimmed_through', 2);
+    INSERT INTO resources VALUES ('images', 'images/a', 5, x'61');
+    INSERT INTO changes VALUES
+      (3, 0, 'settings', 'k'), (4, 0, 'intents', 'images/a'), (5, 0, 'images', 'images/a'),
+      (6, 1, 'intents', 'images/a'), (9, 1, 'images', 'images/b');
+    DELETE FROM changes WHERE revision = 9;
+    PRAGMA user_version = 1;
+    PRAGMA application_id = 0x4741424E)")
+                  .ok());
+  auto store = OpenSqliteStore(dir / "db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ(*(*store)->Get("images", "images/a"), (Row{"images/a", "a", 5}));
+  EXPECT_EQ(*(*store)->Revision(), 9u);
+  EXPECT_EQ(*(*store)->OldestRevision(), 2u);
+  EXPECT_THAT(*(*store)->Changes(2, 10),
+              ElementsAre(Change{5, Mutation::Kind::kPut, "images", "images/a"}));
+  EXPECT_EQ(*(*store)->Commit({Touch("images", "images/a")}), 10u);
 }
 
 TEST(SqliteStoreTest, WhatWasCommittedSurvivesKill9) {
