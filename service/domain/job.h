@@ -2,6 +2,7 @@
 // fail and survive a restart is the same for all (job_runner.h).
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -22,12 +23,17 @@ struct JobProgress {
   uint64_t done_bytes = 0;   // for certain: a restart may go on from here
   uint64_t total_bytes = 0;  // 0: it has no bytes
   bool complete = false;     // Finish() is next
+  // Where nothing could be done: it is tried again after this, or when it is woken. 0: after a time
+  // that doubles.
+  std::chrono::milliseconds wait{0};
 };
 
 // What is written when a job ends, in one transaction with the operation's end.
 struct JobOutcome {
   std::vector<Mutation> steps;
-  google::protobuf::Any response;  // unset after Undo()
+  google::protobuf::Any response;   // unset after Undo()
+  std::function<void()> committed;  // called once they are written, still under the locks; may be
+                                    // empty. After a restart nobody calls it: memory is new then.
 };
 
 // One job. Made anew from its stored work after a restart, so that it keeps no state that is not
@@ -40,8 +46,9 @@ class Job {
   virtual std::vector<std::string> Locks() const = 0;
 
   // Does the next piece, about `budget_bytes` from `from_bytes` (what an earlier piece returned as
-  // done; after a restart, the last checkpoint): a repeated piece is right, too. UNAVAILABLE and
-  // RESOURCE_EXHAUSTED are tried again later (JobMetadata.last_transient_error) if
+  // done; after a restart, the last checkpoint): a repeated piece is right, too. A job that waits
+  // for something returns what it got. It is asked again later, or when it is woken. UNAVAILABLE
+  // and RESOURCE_EXHAUSTED are tried again later (JobMetadata.last_transient_error) if
   // RetriesTransient(); every other error fails the job.
   virtual absl::StatusOr<JobProgress> Work(uint64_t from_bytes, uint64_t budget_bytes) = 0;
 
@@ -60,7 +67,8 @@ class Job {
   virtual bool MovesBytes() const { return true; }
 };
 
-// Makes the job of an operation from what is stored. An error ends the operation with it.
+// Makes the job of an operation from what is stored. An error ends the operation with it. Called
+// while the manager of operations is locked: it asks nothing of it.
 using JobFactory = std::function<absl::StatusOr<std::unique_ptr<Job>>(
     const std::string& operation, const v1::JobMetadata& metadata, const store::v1::Job& stored)>;
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,8 @@
 #include "google/longrunning/operations.pb.h"
 #include "service/domain/call.h"
 #include "service/domain/job.h"
+#include "service/domain/job_runner.h"
+#include "service/domain/operation_rows.h"
 #include "service/domain/page_token.h"
 #include "service/domain/request_log.h"
 #include "service/domain/resource_locks.h"
@@ -24,15 +27,11 @@
 
 namespace gabion::service {
 
-inline constexpr std::string_view kOperations = "operations";
-inline constexpr std::string_view kOperationType = "gabion/Operation";
+// What a dry run answers, and a call that found nothing to do: done, without a name, not kept.
+google::longrunning::Operation Unnamed(const google::protobuf::Message& response);
 
-struct OperationOptions {
-  int threads = 2;                            // on which jobs work
-  uint64_t piece_bytes = uint64_t{16} << 20;  // of work between two looks at what is asked for
-  std::chrono::milliseconds checkpoint_every{1000};  // progress is written this often
-  std::chrono::milliseconds first_retry{500};        // after a transient error; doubles
-  std::chrono::milliseconds longest_retry{30'000};
+struct OperationOptions : RunnerOptions {
+  int threads = 2;         // on which jobs work
   size_t max_jobs = 1000;  // not done; more: TOO_MANY_JOBS
 };
 
@@ -56,9 +55,9 @@ class OperationManager {
   absl::StatusOr<std::string> Begin(const Call& call, v1::JobMetadata::Kind kind,
                                     std::string_view target, store::v1::Job work,
                                     std::vector<Mutation>* steps);
-  // After that commit, without a lock on a resource: does the first piece right here, hands what is
-  // left to the runner, and returns the operation as it is then. So short work is done when the
-  // call answers.
+  // After that commit, always, without a lock on a resource: does the first piece right here, hands
+  // what is left to the runner, and returns the operation as it is then. So short work is done when
+  // the call answers.
   absl::StatusOr<google::longrunning::Operation> Start(const std::string& name);
   // Adds the rows of an operation that ends in this same transaction with `response`.
   static google::longrunning::Operation AddDone(const Call& call, v1::JobMetadata::Kind kind,
@@ -66,19 +65,27 @@ class OperationManager {
                                                 const google::protobuf::Message& response,
                                                 std::vector<Mutation>* steps);
 
+  // For jobs, in Work() and before an effect without a way back: writes what they must know of
+  // themselves after a restart.
+  absl::Status SaveWork(const std::string& name, store::v1::Job work);
+  // The operation that is not done and works on `target`.
+  std::optional<std::string> OperationOf(std::string_view target) const;
+
   absl::StatusOr<google::longrunning::Operation> Get(const std::string& name) const;
   absl::StatusOr<google::longrunning::ListOperationsResponse> List(
       const google::longrunning::ListOperationsRequest& request) const;
-  // Asks it to stop; OK for one that is done.
+  // Asks it to stop, and that is written; OK for one that is done.
   absl::Status Cancel(const std::string& name);
   // Forgets one that is done. OPERATION_NOT_DONE.
   absl::Status Delete(const std::string& name);
-  // Calls `done` once, on any thread, without blocking it: when the operation is done, or at once
-  // if it is or if there is none. The id takes it back.
+  // Calls `done` once, on any thread, which it does not block: when the operation is done, or at
+  // once if it is or if there is none. The id takes it back.
   uint64_t WhenDone(const std::string& name, absl::AnyInvocable<void() &&> done);
   // True: it was not and will not be called.
   bool Withdraw(uint64_t id);
 
+  // What is asked for is written before they answer, with the call's request. A job that is on its
+  // way to its end already goes on to it when it is paused.
   absl::StatusOr<google::longrunning::Operation> Pause(const v1::PauseJobRequest& request,
                                                        const Call& call);
   absl::StatusOr<google::longrunning::Operation> Resume(const v1::ResumeJobRequest& request,
@@ -93,11 +100,12 @@ class OperationManager {
   absl::Status Recover();
   // Forgets operations that have been done for longer than `age`. In pieces.
   absl::Status Expire(std::chrono::seconds age);
-  // Lets pieces that are under way end, writes checkpoints, starts nothing more.
+  // Lets pieces that are under way end, writes checkpoints, starts nothing more. Who still waits by
+  // WhenDone() is not called.
   void Stop();
 
  private:
-  class Impl;
+  struct Impl;
   const std::unique_ptr<Impl> impl_;
 };
 

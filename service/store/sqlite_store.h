@@ -1,4 +1,5 @@
-// A MetadataStore in one SQLite file (WAL, synchronous=FULL).
+// A MetadataStore in one SQLite file (WAL, synchronous=FULL). Commits that come at the same time
+// share a wait for the disk; reads wait for none.
 #pragma once
 
 #include <memory>

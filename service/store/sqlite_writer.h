@@ -11,15 +11,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "service/store/metadata_store.h"
+#include "service/store/pending_commit.h"
 #include "service/store/sqlite.h"
 
 namespace gabion::service {
-
-// A call of Commit() that is not answered yet. Owned by its caller.
-struct PendingCommit {
-  const std::vector<Mutation>* steps = nullptr;
-  absl::StatusOr<uint64_t> answer = uint64_t{0};
-};
 
 // Writes several commits in one transaction of SQLite, so that they share one wait for the disk.
 // Each one is still done whole or not at all. Owned by the store; thread-safe, one write at a time.

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <barrier>
 #include <map>
 #include <memory>
 #include <random>
@@ -331,6 +332,75 @@ TEST_P(MetadataStoreTest, ConcurrentCompareAndSetLosesNoUpdate) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(failures, 0);
   EXPECT_EQ(store_->Get("images", "counter")->value, std::to_string(kThreads * kEach));
+}
+
+// Many threads want the same rows: one gets each, and all are told so.
+TEST_P(MetadataStoreTest, ConcurrentInsertsHaveOneWinnerEach) {
+  constexpr int kThreads = 8, kRounds = 25;
+  std::barrier together(kThreads);
+  std::vector<std::vector<absl::StatusOr<uint64_t>>> answers(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kRounds; ++i) {
+        together.arrive_and_wait();
+        // The first step must not stay if the second fails.
+        answers[t].push_back(
+            store_->Commit({Put("exports", "last", std::to_string(i)),
+                            Insert("images", std::to_string(i), std::to_string(t))}));
+        const auto row = store_->Get("images", std::to_string(i));
+        EXPECT_TRUE(row.ok()) << row.status();  // whoever won, it is durable and visible by now
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (int i = 0; i < kRounds; ++i) {
+    const auto row = store_->Get("images", std::to_string(i));
+    ASSERT_TRUE(row.ok()) << row.status();
+    for (int t = 0; t < kThreads; ++t) {
+      const absl::StatusOr<uint64_t>& answer = answers[t][i];
+      if (row->value == std::to_string(t)) {
+        ASSERT_TRUE(answer.ok()) << answer.status();
+        EXPECT_EQ(*answer, row->revision);
+      } else {
+        EXPECT_EQ(answer.status().code(), absl::StatusCode::kAlreadyExists) << answer.status();
+      }
+    }
+  }
+  EXPECT_EQ(*store_->Revision(), uint64_t{2 * kRounds});  // failures have taken no revisions
+  EXPECT_EQ(store_->Changes(0, 1000)->size(), size_t{2 * kRounds});
+}
+
+TEST_P(MetadataStoreTest, TheListenerHearsGrowingRevisionsThatAreVisible) {
+  constexpr int kThreads = 8, kEach = 25;
+  std::atomic<uint64_t> told = 0;
+  std::atomic<int> calls = 0, inside = 0;
+  store_->SetListener([&](uint64_t revision) {
+    EXPECT_EQ(++inside, 1);
+    EXPECT_GT(revision, told.load());
+    const auto changes = store_->Changes(revision - 1, 1);
+    EXPECT_TRUE(changes.ok()) << changes.status();
+    EXPECT_TRUE(changes.ok() && changes->size() == 1u);
+    told = revision;
+    ++calls;
+    --inside;
+  });
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kEach; ++i) {
+        const std::string name = std::to_string(t * kEach + i);
+        const auto revision = store_->Commit({Put("images", name, name), Touch("exports", "e")});
+        EXPECT_TRUE(revision.ok()) << revision.status();
+        EXPECT_GE(told, *revision);
+        EXPECT_EQ(store_->Get("images", name)->revision, *revision - 1);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(told, *store_->Revision());
+  EXPECT_EQ(told, uint64_t{2 * kThreads * kEach});
+  EXPECT_LE(calls, kThreads * kEach);
 }
 
 // The same random steps do the same to the store as to a plain map.

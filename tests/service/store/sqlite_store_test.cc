@@ -3,16 +3,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
-#include <functional>
 #include <string>
+#include <thread>
 
 #include "engine/base/text.h"
 #include "service/store/sqlite.h"
+#include "tests/service/store/child.h"
 #include "tests/service/temp_dir.h"
 
 namespace gabion::service {
@@ -21,37 +21,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-// Runs `body` in a child that may report bytes through the pipe; the child never returns.
-struct Child {
-  pid_t pid;
-  int from;
-
-  static Child Start(const std::function<void(int to_parent)>& body) {
-    int ends[2];
-    EXPECT_EQ(pipe(ends), 0);
-    const pid_t pid = fork();
-    if (pid == 0) {
-      close(ends[0]);
-      body(ends[1]);
-      _exit(0);
-    }
-    close(ends[1]);
-    return {pid, ends[0]};
-  }
-  // Waits for one byte of the child; false at its end.
-  bool Hear() const {
-    char byte;
-    return read(from, &byte, 1) == 1;
-  }
-  void Kill() const {
-    kill(pid, SIGKILL);
-    int status = 0;
-    EXPECT_EQ(waitpid(pid, &status, 0), pid);
-    EXPECT_TRUE(WIFSIGNALED(status));
-    close(from);
-  }
-};
 
 void Tell(int to_parent) {
   if (write(to_parent, "x", 1) != 1) _exit(1);
@@ -160,6 +129,29 @@ TEST(SqliteStoreTest, Kill9InTheMiddleLeavesWholeTransactionsOnly) {
   EXPECT_EQ(a, (*store)->Get("exports", "b")->value);
   EXPECT_GE(std::stoull(a), acknowledged);
   EXPECT_EQ(*(*store)->Revision(), 2 * std::stoull(a));
+}
+
+TEST(SqliteStoreTest, ReadsDoNotWaitForACommit) {
+  const TempDir dir;
+  auto store = OpenSqliteStore(dir / "db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  ASSERT_EQ(*(*store)->Commit({Put("images", "a", "old")}), 1u);
+  auto holder = Database::Open(dir / "db");  // holds commits up
+  ASSERT_TRUE(holder->Execute("BEGIN IMMEDIATE").ok());
+  std::atomic<bool> committed = false;
+  std::thread writer([&] {
+    EXPECT_TRUE((*store)->Commit({Put("images", "a", "new")}).ok());
+    committed = true;
+  });
+  EXPECT_EQ((*store)->Get("images", "a")->value, "old");
+  EXPECT_EQ((*store)->List("images", "", 10)->rows.size(), 1u);
+  EXPECT_EQ((*store)->Changes(0, 10)->size(), 1u);
+  EXPECT_EQ(*(*store)->Revision(), 1u);
+  EXPECT_TRUE((*store)->Ping().ok());
+  EXPECT_FALSE(committed);
+  ASSERT_TRUE(holder->Execute("ROLLBACK").ok());
+  writer.join();
+  EXPECT_EQ((*store)->Get("images", "a")->value, "new");
 }
 
 TEST(SqliteStoreTest, ASecondProcessIsRefusedWithASentenceUntilTheFirstEnds) {
