@@ -46,14 +46,18 @@ TEST(ChangeFeedTest, NobodyIsCalledOnceUnsubscribed) {
   std::thread writer([&] {
     while (!stop) (void)store->Commit({Touch("images", "images/a")});
   });
-  for (int i = 0; i < 1000; ++i) {
-    auto alive = std::make_unique<std::atomic<bool>>(true);
+  for (int i = 0; i < 200; ++i) {
+    std::atomic<bool> gone = false;
+    std::atomic<int> calls = 0;
     std::atomic<int> late = 0;
-    const uint64_t id = feed.Subscribe([&late, alive = alive.get()] {
-      if (!*alive) ++late;
+    const uint64_t id = feed.Subscribe([&] {
+      if (gone) ++late;
+      ++calls;
+      calls.notify_one();
     });
+    calls.wait(0);
     feed.Unsubscribe(id);
-    *alive = false;
+    gone = true;
     EXPECT_EQ(late, 0);
   }
   stop = true;

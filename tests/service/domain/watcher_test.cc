@@ -9,7 +9,6 @@
 #include <thread>
 #include <vector>
 
-#include "service/domain/change_feed.h"
 #include "service/store/memory_store.h"
 #include "service/store/sqlite_store.h"
 #include "tests/service/domain/watch_fixture.h"
@@ -269,10 +268,11 @@ TEST_F(WatchTest, ReadsNoFurtherAheadThanABatch) {
 // Commits random changes of a few resources.
 class Writer {
  public:
-  Writer(MetadataStore& store, uint64_t seed) : store_(store), random_(seed) {}
+  Writer(MetadataStore& store, uint64_t seed, uint64_t names = 8)
+      : store_(store), random_(seed), names_(names) {}
 
   void Write() {
-    const std::string name = absl::StrCat("images/i", random_.Below(8));
+    const std::string name = absl::StrCat("images/i", random_.Below(names_));
     const std::string value = absl::StrCat(++count_);
     // A row to be deleted need not be there: then nothing is committed.
     (void)store_.Commit({random_.OneIn(3) ? Remove("images", name) : Put("images", name, value)});
@@ -281,6 +281,7 @@ class Writer {
  private:
   MetadataStore& store_;
   test::RandomSource random_;
+  const uint64_t names_;
   int count_ = 0;
 };
 
@@ -310,9 +311,10 @@ TEST_F(WatchTest, GoesOnWithoutAGapBehindEveryMessage) {
   test::RandomSource random;
   PutImage("images/first", "x");
   const auto watch = Start(After(1));
-  Writer writer(*store_, random.Next());
-  for (int i = 0; i < 400; ++i) writer.Write();
+  Writer writer(*store_, random.Next(), /*names=*/100);
+  for (int i = 0; i < 1500; ++i) writer.Write();
   const std::vector<v1::WatchResponse> messages = All(*watch);
+  EXPECT_GT(messages.size(), 100u);
   Mirror told;
   for (const v1::WatchResponse& message : messages) {
     told.Apply(message);
