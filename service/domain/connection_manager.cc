@@ -17,16 +17,7 @@ namespace {
 
 constexpr std::string_view kConnectionType = "gabion/Connection";
 
-uint64_t ParseId(const std::string& digits) {
-  uint64_t id = 0;
-  std::from_chars(digits.data(), digits.data() + digits.size(), id);
-  return id;
-}
-
-}  // namespace
-
-v1::Connection DescribeConnection(const std::string& export_name,
-                                  const engine::ConnectionState& state) {
+v1::Connection Describe(const std::string& export_name, const engine::ConnectionState& state) {
   v1::Connection connection;
   connection.set_name(FormatConnectionName({export_name, state.id}));
   connection.set_peer_address(state.peer);
@@ -43,6 +34,14 @@ v1::Connection DescribeConnection(const std::string& export_name,
   connection.set_negotiated_maximum_payload_bytes(state.maximum_payload_bytes);
   return connection;
 }
+
+uint64_t ParseId(const std::string& digits) {
+  uint64_t id = 0;
+  std::from_chars(digits.data(), digits.data() + digits.size(), id);
+  return id;
+}
+
+}  // namespace
 
 absl::StatusOr<std::vector<engine::ConnectionState>> ConnectionManager::All(
     const std::string& export_name) const {
@@ -65,7 +64,7 @@ absl::StatusOr<v1::Connection> ConnectionManager::Get(const std::string& name) c
   if (!parsed.has_value()) return NotFound(kConnectionType, name);
   ASSIGN_OR_RETURN(const std::vector<engine::ConnectionState> all, All(parsed->export_name));
   for (const engine::ConnectionState& state : all) {
-    if (state.id == parsed->id) return DescribeConnection(parsed->export_name, state);
+    if (state.id == parsed->id) return Describe(parsed->export_name, state);
   }
   return NotFound(kConnectionType, name);
 }
@@ -85,7 +84,7 @@ absl::StatusOr<v1::ListConnectionsResponse> ConnectionManager::List(
       response.set_next_page_token(tokens_.Seal(query, absl::StrCat(last)));
       break;
     }
-    *response.add_connections() = DescribeConnection(request.parent(), state);
+    *response.add_connections() = Describe(request.parent(), state);
     last = state.id;
   }
   return response;

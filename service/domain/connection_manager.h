@@ -1,9 +1,7 @@
-// The connections of NBD clients to exports: observed only. What the store has of them is there for
-// watches (observer.h) and is never asked here.
+// The connections of NBD clients to exports: observed only, nothing of them is stored.
 #pragma once
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -13,12 +11,6 @@
 #include "service/domain/page_token.h"
 
 namespace gabion::service {
-
-inline constexpr std::string_view kConnections = "connections";
-
-// A connection to `export_name` ("exports/e") as the API tells it.
-v1::Connection DescribeConnection(const std::string& export_name,
-                                  const engine::ConnectionState& state);
 
 // Owned by the domain; any thread of the executor, which blocks.
 class ConnectionManager {
