@@ -162,6 +162,7 @@ void LiveOperations::Forget(const Live& live) {
 absl::Status LiveOperations::RecoverJob(const Row& row) {
   ASSIGN_OR_RETURN(const LivePtr live, Find(row.name));
   if (live != nullptr) {
+    if (queue_.Has(row.name)) return absl::OkStatus();  // begun in this run
     live->rows.Note(Resurrected);
     return live->rows.Write();
   }
@@ -184,15 +185,19 @@ absl::Status LiveOperations::RecoverJob(const Row& row) {
 
 absl::Status LiveOperations::RecoverOperation(const Row& row) {
   ASSIGN_OR_RETURN(Operation operation, ParseOperation(row));
-  if (operation.done() || live_.contains(row.name)) return absl::OkStatus();
+  if (operation.done()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const LivePtr live, Find(row.name));
+  if (live != nullptr) return absl::OkStatus();
   JobMetadata metadata = MetadataOf(operation);
   metadata.set_state(JobMetadata::STATE_DONE);
   *metadata.mutable_end_time() = Now();
   operation.mutable_metadata()->PackFrom(metadata);
   SetResult(Interrupted(row.name, "its work was lost."), &operation);
-  return store_
-      .Commit({Replace(kOperations, row.name, operation.SerializeAsString(), row.revision)})
-      .status();
+  const absl::Status status =
+      store_.Commit({Replace(kOperations, row.name, operation.SerializeAsString(), row.revision)})
+          .status();
+  const bool changed = absl::IsAborted(status) || absl::IsNotFound(status);  // it has just ended
+  return changed ? absl::OkStatus() : status;
 }
 
 absl::Status LiveOperations::Recover() {

@@ -28,6 +28,11 @@ bool WakeQueue::VisitHere(const std::string& key) {
   return true;
 }
 
+bool WakeQueue::Has(const std::string& key) {
+  const std::lock_guard lock(mutex_);
+  return entries_.contains(key);
+}
+
 void WakeQueue::Wake(const std::string& key) {
   {
     const std::lock_guard lock(mutex_);

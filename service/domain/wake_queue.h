@@ -40,6 +40,7 @@ class WakeQueue {
   // Visits a new key on the calling thread, and leaves it to the others from then on. False, and
   // it is not visited: the key is known, or the queue has been stopped.
   bool VisitHere(const std::string& key);
+  bool Has(const std::string& key);
   // Makes a key due now; while it is being visited: once more after that. Nothing for a key that
   // is not known.
   void Wake(const std::string& key);

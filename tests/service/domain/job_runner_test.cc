@@ -148,7 +148,9 @@ TEST_F(JobRunnerTest, AnUndoThatFailsIsTriedAgain) {
 TEST_F(JobRunnerTest, CancelStopsWorkAndUndoesIt) {
   fake_.total_bytes = 1000;
   fake_.work = [&](const std::string& name, uint64_t from) {
-    if (from == 200) EXPECT_TRUE(manager_->Cancel(name).ok());
+    if (from == 200) {
+      EXPECT_TRUE(manager_->Cancel(name).ok());
+    }
     return absl::OkStatus();
   };
   const std::string name = Begin();

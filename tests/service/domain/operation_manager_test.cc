@@ -324,12 +324,20 @@ class RestartTest : public JobFixture {
     EXPECT_EQ(Rows("jobs"), 0u);
     EXPECT_EQ(Rows("images"), operation.has_response() ? 1u : 0u);
     EXPECT_EQ(Rows("undone"), operation.has_response() ? 0u : 1u);
-    if (fake_fails_) EXPECT_EQ(ReasonOf(operation), "POOL_FULL");
-    if (cancel_asked_) EXPECT_EQ(ReasonOf(operation), "OPERATION_CANCELLED");
-    if (!fake_fails_ && !cancel_asked_) EXPECT_TRUE(operation.has_response());
+    if (fake_fails_) {
+      EXPECT_EQ(ReasonOf(operation), "POOL_FULL");
+    }
+    if (cancel_asked_) {
+      EXPECT_EQ(ReasonOf(operation), "OPERATION_CANCELLED");
+    }
+    if (!fake_fails_ && !cancel_asked_) {
+      EXPECT_TRUE(operation.has_response());
+    }
     *cancelled = cancel_asked_;
     const bool resumed = MetadataOf(operation).resumed_after_restart();
-    if (!restarted) EXPECT_FALSE(resumed);
+    if (!restarted) {
+      EXPECT_FALSE(resumed);
+    }
   }
 
   // How many commits the scenario makes.
