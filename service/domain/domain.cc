@@ -23,7 +23,8 @@ absl::StatusOr<std::string> TokenKey(MetadataStore& store) {
 
 Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std::string token_key,
                DomainOptions options)
-    : tokens_(std::move(token_key)),
+    : feed_(store),
+      tokens_(std::move(token_key)),
       requests_(store, locks_),
       operations_(store, locks_, tokens_, logger, options.operations),
       intents_(store),
@@ -35,7 +36,9 @@ Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std
       connections_(engine, store, exports_, tokens_),
       inspector_(engine, store, images_, exports_),
       server_info_(engine, std::move(options.facts)),
-      maintenance_(store, requests_, operations_, logger, options.maintenance) {}
+      maintenance_(store, requests_, operations_, logger, options.maintenance),
+      views_(pools_, images_, exports_, connections_,
+             [this](const std::string& name) { return operations_.Get(name); }) {}
 
 void Domain::Stop() {
   maintenance_.Stop();
