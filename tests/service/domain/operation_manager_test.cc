@@ -16,13 +16,6 @@ using testing::ElementsAre;
 
 class OperationManagerTest : public JobFixture {
  protected:
-  // A job that stays paused from its beginning.
-  std::string BeginPaused(const std::string& target = kTarget) {
-    const std::string name = Begin(target);
-    EXPECT_TRUE(Pause(name).ok());
-    EXPECT_EQ(MetadataOf(Start(name)).state(), JobMetadata::STATE_PAUSED);
-    return name;
-  }
   Operation AddDone() {
     v1::Image image;
     image.set_name("images/done");
