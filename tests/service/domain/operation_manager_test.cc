@@ -150,6 +150,23 @@ TEST_F(OperationManagerTest, ListsAllInPages) {
   EXPECT_EQ(manager_->List(request)->operations_size(), 5);
 }
 
+TEST_F(OperationManagerTest, ListsWhatAFilterAsksFor) {
+  AddDone();
+  const std::string paused = BeginPaused();
+  ListOperationsRequest request;
+  const auto only = [&](const std::string& filter) {
+    request.set_filter(filter);
+    const auto page = manager_->List(request);
+    EXPECT_TRUE(page.ok()) << page.status();
+    return page.ok() && page->operations_size() == 1 ? page->operations(0).name() : "";
+  };
+  EXPECT_EQ(only("done = false AND metadata.target = \"images/a\""), paused);
+  EXPECT_EQ(only("metadata.state = STATE_PAUSED"), paused);
+  EXPECT_NE(only("done = true"), paused);
+  request.set_filter("nothing = 1");
+  EXPECT_EQ(ListReason(request), "FILTER_EXPRESSION_INVALID");
+}
+
 TEST_F(OperationManagerTest, RefusesListsThatMakeNoSense) {
   ListOperationsRequest request;
   request.set_name("images");
