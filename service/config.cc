@@ -1,5 +1,6 @@
 #include "service/config.h"
 
+#include <arpa/inet.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -156,6 +157,22 @@ void CheckSocketPath(std::string_view setting, const std::string& path, Problems
                                    path));
 }
 
+// The control plane has no credentials on TCP: only who asks for that by name gets it.
+void CheckGrpcListen(const Config& config, Problems* problems) {
+  if (!config.grpc_listen.has_value() || IsLoopback(config.grpc_listen->host)) return;
+  const std::string is = ", is \"" + config.grpc_listen->ToString() + "\"";
+  in6_addr address;  // room for either kind
+  if (!config.insecure_grpc) {
+    problems->push_back(
+        "grpc-listen: must be a loopback address (localhost, 127.x.y.z or [::1]), because whoever "
+        "reaches it may do anything; insecure-grpc allows others" +
+        is);
+  } else if (inet_pton(AF_INET, config.grpc_listen->host.c_str(), &address) != 1 &&
+             inet_pton(AF_INET6, config.grpc_listen->host.c_str(), &address) != 1) {
+    problems->push_back("grpc-listen: must be an IP address or localhost" + is);
+  }
+}
+
 // What single values cannot say.
 void Complete(Config* config, Problems* problems) {
   if (config->data_dir.empty()) {
@@ -164,6 +181,7 @@ void Complete(Config* config, Problems* problems) {
   }
   if (config->grpc_socket.empty()) config->grpc_socket = config->data_dir + "/gabiond.sock";
   if (config->nbd_socket.empty()) config->nbd_socket = config->data_dir + "/nbd.sock";
+  CheckGrpcListen(*config, problems);
   CheckSocketPath("grpc-socket", config->grpc_socket, problems);
   CheckSocketPath("nbd-socket", config->nbd_socket, problems);
   if (config->grpc_socket == config->nbd_socket) {

@@ -30,6 +30,7 @@ struct Config {
   std::string data_dir;
   std::string grpc_socket;              // path
   std::optional<HostPort> grpc_listen;  // unset: no TCP
+  bool insecure_grpc = false;           // grpc_listen need not be loopback
   std::string nbd_socket;               // path
   std::optional<HostPort> nbd_listen;   // unset: no TCP
   uint32_t nbd_socket_mode = 0600;      // permission bits

@@ -21,6 +21,7 @@
 #include "service/domain/domain.h"
 #include "service/executor.h"
 #include "service/log.h"
+#include "service/notify.h"
 #include "service/server.h"
 #include "service/store/sqlite_store.h"
 
@@ -139,6 +140,7 @@ DomainOptions DomainOptionsOf(const Config& config) {
 ServerOptions ServerOptionsOf(const Config& config) {
   ServerOptions options;
   options.unix_path = config.grpc_socket;
+  options.tcp_insecure = config.insecure_grpc;
   if (config.grpc_listen.has_value()) {
     options.tcp_host = config.grpc_listen->host;
     options.tcp_port = config.grpc_listen->port;
@@ -159,8 +161,21 @@ void LogListening(JsonLogger& logger, const Server& server, const engine::Engine
               {"shards", shards}});
 }
 
+// A manager that cannot be told is a matter for the log: what is asked of the daemon is to serve.
+std::unique_ptr<Notifier> OpenNotifier(JsonLogger& logger) {
+  absl::StatusOr<std::unique_ptr<Notifier>> notifier = Notifier::Open(ProcessEnvironment());
+  if (notifier.ok()) return *std::move(notifier);
+  logger.Log(LogLevel::kWarning, "notify", AsStd(notifier.status().message()));
+  return std::make_unique<Notifier>();
+}
+
+void LogFailure(JsonLogger& logger, const absl::Status& told) {
+  if (!told.ok()) logger.Log(LogLevel::kWarning, "notify", AsStd(told.message()));
+}
+
 // Everything from the data directory up, until a signal comes, and down again in reverse.
 absl::Status Serve(const Config& config, JsonLogger& logger, const sigset_t& signals) {
+  const std::unique_ptr<Notifier> notifier = OpenNotifier(logger);
   RETURN_IF_ERROR(ReserveFiles(config));
   RETURN_IF_ERROR(MakeDirectory(config.data_dir));
   RETURN_IF_ERROR(MakeDirectory(absl::StrCat(config.data_dir, "/images")));
@@ -175,19 +190,25 @@ absl::Status Serve(const Config& config, JsonLogger& logger, const sigset_t& sig
     return domain.status();
   }
   Executor executor(kExecutorThreads);
-  Calls calls(executor, logger);
+  Calls calls(executor, logger, (*domain)->requests(), (*domain)->operations());
   absl::StatusOr<std::unique_ptr<Server>> server =
       Server::Start(ServerOptionsOf(config), calls, **domain);
   if (server.ok()) {
     (*server)->SetReady();
     LogListening(logger, **server, engine->info());
+    LogFailure(logger, notifier->Ready("Serving."));
+    notifier->StartWatchdog([&executor](absl::AnyInvocable<void() &&> answer) {
+      (void)executor.Run(std::move(answer));
+    });
     int signal = 0;
     sigwait(&signals, &signal);
     logger.Log(LogLevel::kInfo, "gabiond", "stopping",
                {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
+    LogFailure(logger, notifier->Stopping("Draining."));
     (*server)->Drain();
     (*server)->Stop(kGrace);
   }
+  notifier->StopWatchdog();
   executor.Stop();
   (*domain)->Stop();
   engine->Stop();

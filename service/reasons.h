@@ -36,6 +36,8 @@ inline constexpr ErrorReason kFieldTooShort{"FIELD_TOO_SHORT", code::kInvalidArg
 inline constexpr ErrorReason kNameInvalid{"NAME_INVALID", code::kInvalidArgument};
 inline constexpr ErrorReason kPageSizeNegative{"PAGE_SIZE_NEGATIVE", code::kInvalidArgument};
 inline constexpr ErrorReason kPageTokenInvalid{"PAGE_TOKEN_INVALID", code::kInvalidArgument};
+inline constexpr ErrorReason kFilterExpressionInvalid{"FILTER_EXPRESSION_INVALID",
+                                                      code::kInvalidArgument};
 
 // Block sizes. Metadata: field, value, allowed; BELOW_STORAGE: minimum, determined_by.
 inline constexpr ErrorReason kBlockSizeNotPowerOfTwo{"BLOCK_SIZE_NOT_POWER_OF_TWO",
@@ -95,6 +97,8 @@ inline constexpr ErrorReason kJobInterrupted{"JOB_INTERRUPTED", code::kAborted};
 inline constexpr ErrorReason kTooManyJobs{"TOO_MANY_JOBS", code::kResourceExhausted};
 // The reader of a watch is too slow: go on from the last revision that came. Metadata: revision.
 inline constexpr ErrorReason kWatchLagged{"WATCH_LAGGED", code::kAborted};
+// The resource is not what the caller has seen. Metadata: etag, the current one.
+inline constexpr ErrorReason kEtagMismatch{"ETAG_MISMATCH", code::kAborted};
 // The stored state changed under the call: read again.
 inline constexpr ErrorReason kConcurrentUpdate{"CONCURRENT_UPDATE", code::kAborted};
 inline constexpr ErrorReason kSizeOutOfRange{"SIZE_OUT_OF_RANGE", code::kOutOfRange};

@@ -17,9 +17,12 @@
 #include "service/api/export_api.h"
 #include "service/api/image_api.h"
 #include "service/api/inspect_api.h"
+#include "service/api/job_api.h"
+#include "service/api/operations_api.h"
 #include "service/api/pool_api.h"
 #include "service/api/server_api.h"
 #include "service/reflection_v1.h"
+#include "service/timers.h"
 #include "service/unix_socket.h"
 
 namespace gabion::service {
@@ -30,9 +33,13 @@ constexpr const char* kAlpha = "grpc.reflection.v1alpha.ServerReflection";
 constexpr const char* kHealth = "grpc.health.v1.Health";
 
 std::vector<std::string> ApiServices() {
-  return {v1::PoolService::service_full_name(), v1::ImageService::service_full_name(),
-          v1::ExportService::service_full_name(), v1::InspectService::service_full_name(),
-          v1::ServerService::service_full_name()};
+  return {v1::PoolService::service_full_name(),
+          v1::ImageService::service_full_name(),
+          v1::ExportService::service_full_name(),
+          v1::InspectService::service_full_name(),
+          v1::JobService::service_full_name(),
+          v1::ServerService::service_full_name(),
+          google::longrunning::Operations::service_full_name()};
 }
 
 std::vector<std::string> AllServices() {
@@ -66,16 +73,17 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.SetResourceQuota(quota);
 }
 
-// The numeric address of a loopback host; an error for any other, which would let the network in
-// without credentials.
-absl::StatusOr<std::string> LoopbackAddress(const std::string& host) {
+// The address of `host` as gRPC takes it. An error for one that would let the network in without
+// credentials, unless that is wanted.
+absl::StatusOr<std::string> TcpAddress(const std::string& host, bool insecure) {
   const std::string literal = host == "localhost" ? "127.0.0.1" : host;
   in_addr v4;
-  if (inet_pton(AF_INET, literal.c_str(), &v4) == 1 && (ntohl(v4.s_addr) >> 24) == 127) {
+  if (inet_pton(AF_INET, literal.c_str(), &v4) == 1 &&
+      (insecure || (ntohl(v4.s_addr) >> 24) == 127)) {
     return literal;
   }
   in6_addr v6;
-  if (inet_pton(AF_INET6, literal.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6)) {
+  if (inet_pton(AF_INET6, literal.c_str(), &v6) == 1 && (insecure || IN6_IS_ADDR_LOOPBACK(&v6))) {
     return absl::StrCat("[", literal, "]");
   }
   return absl::InvalidArgumentError(
@@ -90,6 +98,8 @@ struct Server::Services {
         images(calls, domain.images()),
         exports(calls, domain.exports(), domain.connections()),
         inspect(calls, domain.inspector()),
+        operations(calls, domain.operations(), timers),
+        jobs(calls, domain.operations()),
         info(calls, domain.server_info()),
         reflection(AllServices()) {}
 
@@ -98,14 +108,19 @@ struct Server::Services {
     builder.RegisterService(&images);
     builder.RegisterService(&exports);
     builder.RegisterService(&inspect);
+    builder.RegisterService(&operations);
+    builder.RegisterService(&jobs);
     builder.RegisterService(&info);
     builder.RegisterService(&reflection);
   }
 
+  Timers timers;
   PoolApi pools;
   ImageApi images;
   ExportApi exports;
   InspectApi inspect;
+  OperationsApi operations;
+  JobApi jobs;
   ServerApi info;
   ReflectionV1 reflection;
 };
@@ -138,7 +153,7 @@ absl::Status Server::Bind(const ServerOptions& options) {
   }
   std::string tcp_host;
   if (!options.tcp_host.empty()) {
-    ASSIGN_OR_RETURN(tcp_host, LoopbackAddress(options.tcp_host));
+    ASSIGN_OR_RETURN(tcp_host, TcpAddress(options.tcp_host, options.tcp_insecure));
     builder.AddListeningPort(absl::StrCat(tcp_host, ":", options.tcp_port),
                              grpc::InsecureServerCredentials(), &tcp_port);
   }
@@ -178,6 +193,7 @@ void Server::SetReady() { SetHealth(true); }
 void Server::Drain() {
   SetHealth(false);
   calls_->Drain();
+  services_->operations.Stop();
 }
 
 void Server::Stop(std::chrono::milliseconds grace) {

@@ -15,9 +15,10 @@
 namespace gabion::service {
 
 struct ServerOptions {
-  std::string unix_path;  // absolute; empty: no Unix socket
-  std::string tcp_host;   // a literal loopback address; empty: no TCP
-  uint16_t tcp_port = 0;  // 0: the system chooses; see addresses()
+  std::string unix_path;      // absolute; empty: no Unix socket
+  std::string tcp_host;       // an IP address or localhost; empty: no TCP
+  uint16_t tcp_port = 0;      // 0: the system chooses; see addresses()
+  bool tcp_insecure = false;  // tcp_host need not be loopback
 };
 
 // The services of the API, health and reflection on their listeners. Owned by the program, which

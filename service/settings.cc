@@ -93,27 +93,9 @@ std::string SetHostPort(std::string_view text, std::optional<uint16_t> default_p
   return {};
 }
 
-bool IsLoopback(std::string_view host) {
-  uint8_t octet = 0;
-  if (host == "localhost" || host == "::1") return true;
-  if (!host.starts_with("127.") || std::count(host.begin(), host.end(), '.') != 3) return false;
-  for (host.remove_prefix(4); !host.empty();) {
-    const std::string_view part = host.substr(0, host.find('.'));
-    if (!ParseNumber(part, 10, &octet)) return false;
-    host.remove_prefix(std::min(part.size() + 1, host.size()));
-  }
-  return true;
-}
-
+// Which addresses it may be depends on another setting: see config.
 std::string SetGrpcListen(std::string_view text, Config* config) {
-  std::string problem = SetHostPort(text, std::nullopt, &config->grpc_listen);
-  if (problem.empty() && !IsLoopback(config->grpc_listen->host)) {
-    problem =
-        "must be a loopback address (localhost, 127.x.y.z or [::1]), because whoever reaches "
-        "it may do anything; is " +
-        Quoted(text);
-  }
-  return problem;
+  return SetHostPort(text, std::nullopt, &config->grpc_listen);
 }
 
 // The data plane listens on literal addresses only: names would have to be resolved.
@@ -172,8 +154,14 @@ constexpr Setting kSettings[] = {
      "Unix socket of the control plane, mode 0600. At most 107 bytes.",
      [](Text text, Config* c) { return SetText(text, &c->grpc_socket); }},
     {"grpc-listen", "HOST:PORT", "none",
-     "TCP address of the control plane as well; loopback only. Port 0: any free port, see the log.",
+     "TCP address of the control plane as well; loopback only, unless insecure-grpc is set. Port "
+     "0: "
+     "any free port, see the log.",
      SetGrpcListen},
+    {"insecure-grpc", "", "false",
+     "Lets grpc-listen be any IP address. There is neither encryption nor a check of who calls: "
+     "whoever reaches it may do anything. For networks that let nobody else in.",
+     [](Text text, Config* c) { return SetBool(text, &c->insecure_grpc); }},
     {"nbd-socket", "PATH", "DATA-DIR/nbd.sock", "Unix socket of the data plane. At most 107 bytes.",
      [](Text text, Config* c) { return SetText(text, &c->nbd_socket); }},
     {"nbd-socket-mode", "OCTAL", "600", "Permissions of that socket: who may connect.", SetMode},
@@ -222,6 +210,18 @@ constexpr Setting kSettings[] = {
 };
 
 }  // namespace
+
+bool IsLoopback(std::string_view host) {
+  uint8_t octet = 0;
+  if (host == "localhost" || host == "::1") return true;
+  if (!host.starts_with("127.") || std::count(host.begin(), host.end(), '.') != 3) return false;
+  for (host.remove_prefix(4); !host.empty();) {
+    const std::string_view part = host.substr(0, host.find('.'));
+    if (!ParseNumber(part, 10, &octet)) return false;
+    host.remove_prefix(std::min(part.size() + 1, host.size()));
+  }
+  return true;
+}
 
 std::span<const Setting> AllSettings() { return kSettings; }
 

@@ -20,6 +20,9 @@ struct Setting {
 
 std::span<const Setting> AllSettings();
 
+// "localhost", 127.x.y.z or ::1.
+bool IsLoopback(std::string_view host);
+
 // Null if there is no such setting.
 const Setting* FindSetting(std::string_view name);
 

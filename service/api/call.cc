@@ -1,11 +1,18 @@
 #include "service/api/call.h"
 
+#include <utility>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/text.h"
+#include "google/longrunning/operations.pb.h"
+#include "google/protobuf/field_mask.pb.h"
 #include "service/domain/identity.h"
 #include "service/validate.h"
 
 namespace gabion::service {
+
+using google::protobuf::Message;
 
 grpc::Status Calls::Result(std::string_view method, const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
@@ -16,6 +23,59 @@ grpc::Status Calls::Result(std::string_view method, const absl::Status& status) 
   return ToGrpcStatus(status, id);
 }
 
-absl::Status Prepare(google::protobuf::Message* request) { return PrepareRequest(request); }
+absl::StatusOr<bool> Calls::Repeat(const Call& call, Message* response) {
+  ASSIGN_OR_RETURN(const std::optional<store::v1::Request> earlier, requests_.Find(call));
+  if (!earlier.has_value()) return false;
+  switch (earlier->answer_case()) {
+    case store::v1::Request::kResponse:
+      if (earlier->response().UnpackTo(response)) return true;
+      return absl::InternalError("A stored answer is of another type than its method's.");
+    case store::v1::Request::kOperation: {
+      ASSIGN_OR_RETURN(const google::longrunning::Operation operation,
+                       operations_.Get(earlier->operation()));
+      response->CopyFrom(operation);
+      return true;
+    }
+    case store::v1::Request::ANSWER_NOT_SET:
+      // Its outcome could not be written: what there is now decides.
+      return false;
+  }
+  return false;
+}
+
+absl::Status Prepare(const Method& method, Message* request, Call* call) {
+  RETURN_IF_ERROR(PrepareRequest(request));
+  const google::protobuf::Reflection& r = *request->GetReflection();
+  if (method.validate_only != nullptr) {
+    call->validate_only = r.GetBool(*request, method.validate_only);
+  }
+  if (method.request_id == nullptr || call->validate_only) return absl::OkStatus();
+  const std::string id = r.GetString(*request, method.request_id);
+  if (id.empty()) return absl::OkStatus();
+  call->request = absl::StrCat(method.name, "/", absl::AsciiStrToLower(id));
+  call->fingerprint = FingerprintOf(method, *request);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<ReadMask>> ReadMaskOf(const Method& method, const Message& request) {
+  if (method.read_mask == nullptr) return std::optional<ReadMask>();
+  google::protobuf::FieldMask mask;
+  mask.CopyFrom(request.GetReflection()->GetMessage(request, method.read_mask));
+  const google::protobuf::Descriptor* response = method.descriptor->output_type();
+  const google::protobuf::FieldDescriptor* list = ResourcesField(*response);
+  ASSIGN_OR_RETURN(ReadMask parsed,
+                   ParseReadMask(list == nullptr ? response : list->message_type(), mask));
+  return std::optional<ReadMask>(std::move(parsed));
+}
+
+void Trim(const ReadMask& mask, Message* response) {
+  if (mask.keeps_all()) return;
+  const google::protobuf::FieldDescriptor* list = ResourcesField(*response->GetDescriptor());
+  if (list == nullptr) return mask.Trim(response);
+  const google::protobuf::Reflection& r = *response->GetReflection();
+  for (int i = 0; i < r.FieldSize(*response, list); ++i) {
+    mask.Trim(r.MutableRepeatedMessage(response, list, i));
+  }
+}
 
 }  // namespace gabion::service

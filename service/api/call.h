@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,12 +11,17 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/base/log.h"
-#include "google/longrunning/operations.pb.h"
+#include "engine/base/status_macros.h"
 #include "google/protobuf/message.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
+#include "service/domain/call.h"
+#include "service/domain/operation_manager.h"
+#include "service/domain/request_log.h"
 #include "service/errors.h"
 #include "service/executor.h"
+#include "service/method.h"
+#include "service/read_mask.h"
 
 namespace gabion::service {
 
@@ -23,10 +29,12 @@ namespace gabion::service {
 // thread.
 class Calls {
  public:
-  // Both outlive this.
-  Calls(Executor& executor, Logger& logger) : executor_(executor), logger_(logger) {}
+  // All of them outlive this.
+  Calls(Executor& executor, Logger& logger, RequestLog& requests, OperationManager& operations)
+      : executor_(executor), logger_(logger), requests_(requests), operations_(operations) {}
 
   Executor& executor() { return executor_; }
+  RequestLog& requests() { return requests_; }
 
   // From now on calls that change something are refused.
   void Drain() { draining_.store(true, std::memory_order_release); }
@@ -36,56 +44,67 @@ class Calls {
   // which the log tells more than the caller is told.
   grpc::Status Result(std::string_view method, const absl::Status& status);
 
+  // If an earlier call had this request id: true, and `response` is what it was answered.
+  absl::StatusOr<bool> Repeat(const Call& call, google::protobuf::Message* response);
+
  private:
   Executor& executor_;
   Logger& logger_;
+  RequestLog& requests_;
+  OperationManager& operations_;
   std::atomic<bool> draining_ = false;
 };
 
-enum class Effect {
-  kReads,
-  kChanges,  // refused while draining
-};
+// A request of `method` that has been copied, cleared of what callers may not set, and checked;
+// `call` is what the domain needs to know of it.
+absl::Status Prepare(const Method& method, google::protobuf::Message* request, Call* call);
 
-// A request of `method` that has been copied, cleared of what callers may not set, and checked.
-absl::Status Prepare(google::protobuf::Message* request);
+// What the request's read_mask asks for; nothing if the method has none.
+absl::StatusOr<std::optional<ReadMask>> ReadMaskOf(const Method& method,
+                                                   const google::protobuf::Message& request);
+// Leaves that in the response: in the resource, or in each one of a list.
+void Trim(const ReadMask& mask, google::protobuf::Message* response);
 
-// Answers a unary call: runs `work`, Request -> absl::StatusOr<Response>, on the executor with the
-// checked request. On a thread of gRPC; does not block.
+// A unary call from its request to its answer: checks, looks for an earlier call with its request
+// id, does the work. Blocks; on the executor.
 template <typename Request, typename Response, typename Work>
-grpc::ServerUnaryReactor* Answer(Calls& calls, std::string_view method, Effect effect,
+absl::Status Do(Calls& calls, const Method& method, const Request& request, Response* response,
+                Work& work) {
+  if (method.changes && calls.draining()) return Draining();
+  Request checked = request;
+  Call call;
+  RETURN_IF_ERROR(Prepare(method, &checked, &call));
+  ASSIGN_OR_RETURN(const std::optional<ReadMask> mask, ReadMaskOf(method, checked));
+  std::optional<ResourceLocks::Guard> alone;  // among the calls with this request id
+  if (!call.request.empty()) {
+    alone.emplace(calls.requests().Enter(call));
+    ASSIGN_OR_RETURN(const bool repeated, calls.Repeat(call, response));
+    if (repeated) return absl::OkStatus();
+  }
+  absl::StatusOr<Response> result = work(checked, call);
+  if (!result.ok()) return result.status();
+  *response = *std::move(result);
+  if (mask.has_value()) Trim(*mask, response);
+  return absl::OkStatus();
+}
+
+// Answers a unary call of the method of that full name: runs `work`,
+// (const Request&, const Call&) -> absl::StatusOr<Response>, on the executor with the checked
+// request. On a thread of gRPC; does not block.
+template <typename Request, typename Response, typename Work>
+grpc::ServerUnaryReactor* Answer(Calls& calls, std::string_view full_name,
                                  grpc::CallbackServerContext* context, const Request* request,
                                  Response* response, Work work) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const Method& method = MethodNamed(full_name);
   // `context`, `request` and `response` live until the reactor is finished.
   const bool runs = calls.executor().Run(
-      [&calls, method, effect, context, request, response, reactor, work = std::move(work)] {
+      [&calls, &method, context, request, response, reactor, work = std::move(work)]() mutable {
         if (context->IsCancelled()) return reactor->Finish(grpc::Status::CANCELLED);
-        if (effect == Effect::kChanges && calls.draining()) {
-          return reactor->Finish(calls.Result(method, Draining()));
-        }
-        Request checked = *request;
-        absl::Status status = Prepare(&checked);
-        if (status.ok()) {
-          absl::StatusOr<Response> result = work(checked);
-          status = result.status();
-          if (status.ok()) *response = std::move(*result);
-        }
-        reactor->Finish(calls.Result(method, status));
+        reactor->Finish(calls.Result(method.name, Do(calls, method, *request, response, work)));
       });
-  if (!runs) reactor->Finish(calls.Result(method, Draining()));
+  if (!runs) reactor->Finish(calls.Result(method.name, Draining()));
   return reactor;
-}
-
-// An operation that is done and of which nothing is kept, with `result` or the error that the
-// method then answers itself.
-template <typename T>
-absl::StatusOr<google::longrunning::Operation> DoneOperation(const absl::StatusOr<T>& result) {
-  if (!result.ok()) return result.status();
-  google::longrunning::Operation operation;
-  operation.set_done(true);
-  operation.mutable_response()->PackFrom(*result);
-  return operation;
 }
 
 }  // namespace gabion::service

@@ -31,6 +31,9 @@ class ImageApi final : public v1::ImageService::CallbackService {
   grpc::ServerUnaryReactor* DeleteImage(grpc::CallbackServerContext* context,
                                         const v1::DeleteImageRequest* request,
                                         google::longrunning::Operation* response) override;
+  grpc::ServerUnaryReactor* UndeleteImage(grpc::CallbackServerContext* context,
+                                          const v1::UndeleteImageRequest* request,
+                                          google::longrunning::Operation* response) override;
 
  private:
   Calls& calls_;

@@ -34,7 +34,8 @@ class MapStream final : public grpc::ServerWriteReactor<v1::MapResponse> {
   void Step() {
     if (cancelled_) return End(absl::CancelledError("The client has gone."));
     if (cursor_ == nullptr) {
-      absl::Status status = Prepare(&request_);
+      Call call;
+      absl::Status status = Prepare(MethodNamed("gabion.v1.InspectService.Map"), &request_, &call);
       if (status.ok()) {
         absl::StatusOr<std::unique_ptr<MapCursor>> cursor = inspector_.Map(request_);
         status = cursor.status();
@@ -57,7 +58,7 @@ class MapStream final : public grpc::ServerWriteReactor<v1::MapResponse> {
   // The image is let go before the client learns that the stream has ended.
   void End(const absl::Status& status) {
     cursor_.reset();
-    Finish(calls_.Result("Map", status));
+    Finish(calls_.Result("InspectService.Map", status));
   }
 
   Calls& calls_;
@@ -78,22 +79,25 @@ grpc::ServerWriteReactor<v1::MapResponse>* InspectApi::Map(grpc::CallbackServerC
 grpc::ServerUnaryReactor* InspectApi::Read(grpc::CallbackServerContext* context,
                                            const v1::ReadRequest* request,
                                            v1::ReadResponse* response) {
-  return Answer(calls_, "Read", Effect::kReads, context, request, response,
-                [this](const auto& checked) { return inspector_.Read(checked); });
+  return Answer(
+      calls_, "gabion.v1.InspectService.Read", context, request, response,
+      [this](const auto& checked, const Call& /*call*/) { return inspector_.Read(checked); });
 }
 
 grpc::ServerUnaryReactor* InspectApi::Write(grpc::CallbackServerContext* context,
                                             const v1::WriteRequest* request,
                                             v1::WriteResponse* response) {
-  return Answer(calls_, "Write", Effect::kChanges, context, request, response,
-                [this](const auto& checked) { return inspector_.Write(checked); });
+  return Answer(
+      calls_, "gabion.v1.InspectService.Write", context, request, response,
+      [this](const auto& checked, const Call& call) { return inspector_.Write(checked, call); });
 }
 
 grpc::ServerUnaryReactor* InspectApi::Verify(grpc::CallbackServerContext* context,
                                              const v1::VerifyRequest* request,
                                              v1::VerifyResponse* response) {
-  return Answer(calls_, "Verify", Effect::kReads, context, request, response,
-                [this](const auto& checked) { return inspector_.Verify(checked); });
+  return Answer(
+      calls_, "gabion.v1.InspectService.Verify", context, request, response,
+      [this](const auto& checked, const Call& /*call*/) { return inspector_.Verify(checked); });
 }
 
 }  // namespace gabion::service

@@ -5,8 +5,8 @@ namespace gabion::service {
 grpc::ServerUnaryReactor* ServerApi::GetServerInfo(grpc::CallbackServerContext* context,
                                                    const v1::GetServerInfoRequest* request,
                                                    v1::ServerInfo* response) {
-  return Answer(calls_, "GetServerInfo", Effect::kReads, context, request, response,
-                [this](const auto& /*checked*/) { return info_.Get(); });
+  return Answer(calls_, "gabion.v1.ServerService.GetServerInfo", context, request, response,
+                [this](const auto& /*checked*/, const Call& /*call*/) { return info_.Get(); });
 }
 
 }  // namespace gabion::service

@@ -15,7 +15,9 @@ using google::protobuf::FileDescriptor;
 using google::protobuf::MethodDescriptor;
 using google::protobuf::ServiceDescriptor;
 
-constexpr std::string_view kOwnPackage = "gabion.v1.";
+// What may be left out in front of a name.
+constexpr std::array<std::string_view, 3> kShortPackages = {"", "gabion.v1.",
+                                                            "google.longrunning."};
 // Others that are linked (reflection) are for machines.
 constexpr std::array<std::string_view, 3> kPackages = {"gabion.", "google.longrunning",
                                                        "grpc.health."};
@@ -55,8 +57,11 @@ std::vector<const ServiceDescriptor*> AllServices() {
 const MethodDescriptor* FindMethod(std::string_view name) {
   std::string dotted(name.substr(name.starts_with('/') ? 1 : 0));
   std::replace(dotted.begin(), dotted.end(), '/', '.');
-  const MethodDescriptor* method = Pool().FindMethodByName(dotted);
-  return method != nullptr ? method : Pool().FindMethodByName(std::string(kOwnPackage) + dotted);
+  const MethodDescriptor* method = nullptr;
+  for (const std::string_view package : kShortPackages) {
+    if (method == nullptr) method = Pool().FindMethodByName(std::string(package) + dotted);
+  }
+  return method;
 }
 
 std::string PathOf(const MethodDescriptor& method) {
@@ -78,8 +83,8 @@ std::string DescribeText(std::string_view name) {
     return Signature(*method) + "\n" + method->input_type()->DebugString() + "\n" +
            method->output_type()->DebugString();
   }
-  for (const std::string& full :
-       {std::string(name), std::string(kOwnPackage) + std::string(name)}) {
+  for (const std::string_view package : kShortPackages) {
+    const std::string full = std::string(package) + std::string(name);
     if (const ServiceDescriptor* service = Pool().FindServiceByName(full)) {
       return service->DebugString();
     }

@@ -74,7 +74,7 @@ class Parser {
 
 bool TakeWords(Parser& parser, Command* command) {
   const std::vector<std::string>& words = parser.words;
-  if (words.empty()) return parser.Fail("a command must be given: call, list or describe");
+  if (words.empty()) return parser.Fail("a command must be given: call, health, list or describe");
   if (words[0] == "list") {
     command->kind = Command::Kind::kList;
     return words.size() == 1 || parser.Fail("list takes no arguments");
@@ -83,6 +83,12 @@ bool TakeWords(Parser& parser, Command* command) {
     command->kind = Command::Kind::kDescribe;
     if (words.size() != 2) return parser.Fail("describe takes one SERVICE, METHOD or MESSAGE");
     command->target = words[1];
+    return true;
+  }
+  if (words[0] == "health") {
+    command->kind = Command::Kind::kHealth;
+    if (words.size() > 2) return parser.Fail("health takes at most one SERVICE");
+    if (words.size() == 2) command->target = words[1];
     return true;
   }
   if (words[0] != "call") return parser.Fail("\"" + words[0] + "\": there is no such command");
@@ -120,6 +126,7 @@ std::string HelpText() {
   return R"(gabionctl: calls gabiond.
 
 usage: gabionctl [FLAG...] call SERVICE/METHOD [REQUEST]
+       gabionctl [FLAG...] health [SERVICE]
        gabionctl list
        gabionctl describe SERVICE|METHOD|MESSAGE|ENUM
 
@@ -127,6 +134,8 @@ usage: gabionctl [FLAG...] call SERVICE/METHOD [REQUEST]
             left out, it is {}. The answer is printed as JSON; a stream as one JSON object a line.
             64-bit numbers are strings in JSON, bytes are base64, durations "1.5s". Field names may
             be written fieldName or field_name. A field that does not exist is an error.
+  health    Asks grpc.health.v1.Health how SERVICE is and prints the answer: SERVING, or not. It
+            is "readiness" or a service of the API; left out, the process itself.
   list      Prints the methods that can be called.
   describe  Prints a definition. Names of the package gabion.v1 need no package.
 
@@ -138,8 +147,8 @@ usage: gabionctl [FLAG...] call SERVICE/METHOD [REQUEST]
   --help             Prints this and exits.
 
 Exit status: 0 if the call succeeded. Else the gRPC code of its error (5 is NOT_FOUND), which is
-printed on standard error as JSON with all its details. 64 if the command line or the request is
-wrong, in which case nothing was called.
+printed on standard error as JSON with all its details. 69 if the answer to health is not SERVING.
+64 if the command line or the request is wrong, in which case nothing was called.
 )";
 }
 

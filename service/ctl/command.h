@@ -9,12 +9,12 @@
 namespace gabion::service::ctl {
 
 struct Command {
-  enum class Kind { kHelp, kVersion, kList, kDescribe, kCall };
+  enum class Kind { kHelp, kVersion, kList, kDescribe, kCall, kHealth };
   Kind kind = Kind::kHelp;
   std::string server;            // "unix:PATH" or "HOST:PORT"
   std::optional<int> timeout_s;  // 0: none; unset: the method's default
   bool print_grpcurl = false;    // kCall: print, do not call
-  std::string target;            // kDescribe, kCall
+  std::string target;            // kDescribe, kCall, kHealth (may be empty there)
   std::string request = "{}";    // kCall: JSON, "-" or "@FILE"
 };
 

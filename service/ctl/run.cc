@@ -10,6 +10,7 @@
 #include <optional>
 #include <ostream>
 
+#include "grpc/health/v1/health.pb.h"
 #include "service/ctl/caller.h"
 #include "service/ctl/catalog.h"
 #include "service/ctl/command.h"
@@ -50,6 +51,15 @@ std::optional<std::chrono::seconds> TimeoutOf(const Command& command,
   return method.server_streaming() ? std::nullopt : std::optional(kUnaryTimeout);
 }
 
+// Prints how a call failed; returns the exit status.
+int ReportError(const Command& command, const grpc::Status& status, std::ostream& err) {
+  err << ErrorJson(status);
+  if (status.error_code() == grpc::UNAVAILABLE && status.error_details().empty()) {
+    err << "gabionctl: no answer from " << command.server << "; does gabiond listen there?\n";
+  }
+  return status.error_code();
+}
+
 int RunCall(const Command& command, std::istream& in, std::ostream& out, std::ostream& err) {
   const MethodDescriptor* method = FindMethod(command.target);
   if (method == nullptr) {
@@ -77,12 +87,28 @@ int RunCall(const Command& command, std::istream& in, std::ostream& out, std::os
   const grpc::Status status =
       Call(command.server, *method, *request, TimeoutOf(command, *method),
            [&](const Message& response) { out << ToJson(response, pretty) << std::flush; });
-  if (status.ok()) return 0;
-  err << ErrorJson(status);
-  if (status.error_code() == grpc::UNAVAILABLE && status.error_details().empty()) {
-    err << "gabionctl: no answer from " << command.server << "; does gabiond listen there?\n";
+  return status.ok() ? 0 : ReportError(command, status, err);
+}
+
+int RunHealth(const Command& command, std::ostream& out, std::ostream& err) {
+  using grpc::health::v1::HealthCheckResponse;
+  const MethodDescriptor& method = *FindMethod("grpc.health.v1.Health/Check");
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(command.target);
+  if (command.print_grpcurl) {
+    const std::string json = ToJson(request, false);
+    out << GrpcurlCommand(command.server, PathOf(method), json.substr(0, json.find('\n')),
+                          command.timeout_s);
+    return 0;
   }
-  return status.error_code();
+  auto health = HealthCheckResponse::UNKNOWN;
+  const grpc::Status status = Call(
+      command.server, method, request, TimeoutOf(command, method), [&](const Message& response) {
+        health = static_cast<const HealthCheckResponse&>(response).status();
+      });
+  if (!status.ok()) return ReportError(command, status, err);
+  out << HealthCheckResponse::ServingStatus_Name(health) << "\n";
+  return health == HealthCheckResponse::SERVING ? 0 : kNotServing;
 }
 
 int RunDescribe(const Command& command, std::ostream& out, std::ostream& err) {
@@ -116,6 +142,8 @@ int Run(const std::vector<std::string>& arguments,
       return RunDescribe(*command, out, err);
     case Command::Kind::kCall:
       return RunCall(*command, in, out, err);
+    case Command::Kind::kHealth:
+      return RunHealth(*command, out, err);
   }
   return kUsage;
 }

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -28,7 +29,7 @@ struct Answer {
 };
 
 // Sets the answer once. One that is dropped without having been called (the engine has stopped)
-// sets an error, so that nobody waits for ever.
+// sets an error (an empty batch), so that nobody waits for ever.
 template <typename T>
 class Completion {
  public:
@@ -36,8 +37,11 @@ class Completion {
   Completion(Completion&& other) noexcept : answer_(std::exchange(other.answer_, nullptr)) {}
   Completion& operator=(Completion&&) = delete;
   ~Completion() {
-    if (answer_ != nullptr) {
-      answer_->Set(absl::UnavailableError("The data plane has stopped."));
+    if (answer_ == nullptr) return;
+    if constexpr (std::is_constructible_v<T, absl::Status>) {
+      answer_->Set(T(absl::UnavailableError("The data plane has stopped.")));
+    } else {
+      answer_->Set(T());
     }
   }
 
@@ -50,7 +54,8 @@ class Completion {
 }  // namespace internal
 
 // Calls `start` with an engine::Callback<T> and blocks until that has been called. T is
-// absl::Status or an absl::StatusOr. Never on a thread of the engine or of gRPC.
+// absl::Status, an absl::StatusOr, or a vector of them (empty if the engine has stopped). Never on
+// a thread of the engine or of gRPC.
 //
 //   auto info = Await<absl::StatusOr<engine::ImageInfo>>(
 //       [&](auto done) { engine.StatImage(spec, std::move(done)); });

@@ -1,44 +1,29 @@
 #include "service/domain/connection_manager.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "service/domain/await.h"
+#include "service/domain/connection_view.h"
 #include "service/domain/engine_errors.h"
 #include "service/domain/identity.h"
+#include "service/domain/list_query.h"
+#include "service/domain/memory_page.h"
 #include "service/errors.h"
+#include "service/names.h"
 
 namespace gabion::service {
 namespace {
 
 constexpr std::string_view kConnectionType = "gabion/Connection";
 
-v1::Connection Describe(const std::string& export_name, const engine::ConnectionState& state) {
-  v1::Connection connection;
-  connection.set_name(FormatConnectionName({export_name, state.id}));
-  connection.set_peer_address(state.peer);
-  connection.mutable_connect_time()->set_seconds(state.connect_time_us / 1'000'000);
-  connection.mutable_connect_time()->set_nanos(
-      static_cast<int32_t>(state.connect_time_us % 1'000'000 * 1'000));
-  connection.set_requested_block_sizes(state.requested_block_sizes);
-  connection.set_structured_replies(state.structured_replies);
-  connection.set_spec_generation(state.spec_generation);
-  connection.set_unaligned_requests(state.unaligned_requests);
-  connection.set_rejected_requests(state.rejected_requests);
-  connection.set_negotiated_minimum_bytes(state.minimum_bytes);
-  connection.set_negotiated_preferred_bytes(state.preferred_bytes);
-  connection.set_negotiated_maximum_payload_bytes(state.maximum_payload_bytes);
-  return connection;
-}
-
-uint64_t ParseId(const std::string& digits) {
-  uint64_t id = 0;
-  std::from_chars(digits.data(), digits.data() + digits.size(), id);
-  return id;
+// By exports, and oldest first.
+bool IsBefore(const v1::Connection& a, const v1::Connection& b) {
+  const std::optional<ConnectionName> left = ParseConnectionName(a.name());
+  const std::optional<ConnectionName> right = ParseConnectionName(b.name());
+  return std::pair(left->export_name, left->id) < std::pair(right->export_name, right->id);
 }
 
 }  // namespace
@@ -64,44 +49,56 @@ absl::StatusOr<v1::Connection> ConnectionManager::Get(const std::string& name) c
   if (!parsed.has_value()) return NotFound(kConnectionType, name);
   ASSIGN_OR_RETURN(const std::vector<engine::ConnectionState> all, All(parsed->export_name));
   for (const engine::ConnectionState& state : all) {
-    if (state.id == parsed->id) return Describe(parsed->export_name, state);
+    if (state.id == parsed->id) return DescribeConnection(parsed->export_name, state);
   }
   return NotFound(kConnectionType, name);
 }
 
 absl::StatusOr<v1::ListConnectionsResponse> ConnectionManager::List(
     const v1::ListConnectionsRequest& request) const {
-  const std::string query = absl::StrCat("connections of ", request.parent());
-  ASSIGN_OR_RETURN(const std::string after, tokens_.Open(query, request.page_token()));
-  ASSIGN_OR_RETURN(const std::vector<engine::ConnectionState> all, All(request.parent()));
-  const uint64_t after_id = ParseId(after);  // ids begin at 1
-  const int page_size = PageSize(request.page_size());
+  ASSIGN_OR_RETURN(const ListQuery query,
+                   ListQuery::Parse(request, v1::Connection::descriptor(), tokens_));
   v1::ListConnectionsResponse response;
-  uint64_t last = 0;
-  for (const engine::ConnectionState& state : all) {
-    if (state.id <= after_id) continue;
-    if (response.connections_size() == page_size) {
-      response.set_next_page_token(tokens_.Seal(query, absl::StrCat(last)));
-      break;
-    }
-    *response.add_connections() = Describe(request.parent(), state);
-    last = state.id;
+  ASSIGN_OR_RETURN(const uint64_t revision, store_.Revision());
+  response.set_revision(revision);
+  const bool of_all = IdOf(request.parent()) == "-";
+  std::vector<std::string> exports = {request.parent()};
+  if (of_all) exports = exports_.WithConnections();
+  std::vector<v1::Connection> connections;
+  for (const std::string& export_name : exports) {
+    const auto states = All(export_name);
+    if (of_all && absl::IsNotFound(states.status())) continue;  // deleted meanwhile
+    if (!states.ok()) return states.status();
+    for (const auto& state : *states) connections.push_back(DescribeConnection(export_name, state));
   }
+  MemoryPage<v1::Connection> page = PageOf(std::move(connections), query, IsBefore);
+  for (v1::Connection& connection : page.resources) {
+    *response.add_connections() = std::move(connection);
+  }
+  response.set_next_page_token(std::move(page.next_page_token));
   return response;
 }
 
-absl::StatusOr<v1::CloseConnectionResponse> ConnectionManager::Close(const std::string& name) {
+absl::StatusOr<v1::CloseConnectionResponse> ConnectionManager::Close(
+    const v1::CloseConnectionRequest& request, const Call& call) {
+  const std::string& name = request.name();
   const std::optional<ConnectionName> parsed = ParseConnectionName(name);
   if (!parsed.has_value()) return NotFound(kConnectionType, name);
-  RETURN_IF_ERROR(exports_.CheckExists(parsed->export_name));
+  RETURN_IF_ERROR(Get(name).status());
+  const v1::CloseConnectionResponse response;
+  if (call.validate_only) return response;
   const absl::Status closed = Await<absl::Status>([&](auto done) {
     engine_.CloseConnection(parsed->export_name, parsed->id, std::move(done));
   });
   if (absl::IsNotFound(closed)) return NotFound(kConnectionType, name);
-  EngineCall call;
-  call.export_name = parsed->export_name;
-  RETURN_IF_ERROR(FromEngine(closed, call));
-  return v1::CloseConnectionResponse();
+  EngineCall about;
+  about.export_name = parsed->export_name;
+  RETURN_IF_ERROR(FromEngine(closed, about));
+  // A connection is closed once and for all, so that it may be written afterwards.
+  std::vector<Mutation> steps;
+  RequestLog::BeginAnswered(call, response, &steps);
+  if (!steps.empty()) RETURN_IF_ERROR(store_.Commit(steps).status());
+  return response;
 }
 
 }  // namespace gabion::service

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "gabion/v1/export.pb.h"
+#include "service/domain/call.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/page_token.h"
 
@@ -16,18 +17,21 @@ namespace gabion::service {
 class ConnectionManager {
  public:
   // All of them outlive this.
-  ConnectionManager(engine::Engine& engine, const ExportManager& exports, const PageTokens& tokens)
-      : engine_(engine), exports_(exports), tokens_(tokens) {}
+  ConnectionManager(engine::Engine& engine, MetadataStore& store, const ExportManager& exports,
+                    const PageTokens& tokens)
+      : engine_(engine), store_(store), exports_(exports), tokens_(tokens) {}
 
   absl::StatusOr<v1::Connection> Get(const std::string& name) const;
   absl::StatusOr<v1::ListConnectionsResponse> List(const v1::ListConnectionsRequest& request) const;
-  absl::StatusOr<v1::CloseConnectionResponse> Close(const std::string& name);
+  absl::StatusOr<v1::CloseConnectionResponse> Close(const v1::CloseConnectionRequest& request,
+                                                    const Call& call);
 
  private:
   // Oldest first.
   absl::StatusOr<std::vector<engine::ConnectionState>> All(const std::string& export_name) const;
 
   engine::Engine& engine_;
+  MetadataStore& store_;
   const ExportManager& exports_;
   const PageTokens& tokens_;
 };

@@ -24,13 +24,25 @@ absl::StatusOr<std::string> TokenKey(MetadataStore& store) {
 Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std::string token_key,
                DomainOptions options)
     : tokens_(std::move(token_key)),
-      context_{engine, store, locks_, index_, tokens_, logger},
-      pools_(engine, tokens_),
-      images_(context_, pools_),
+      requests_(store, locks_),
+      operations_(store, locks_, tokens_, logger, options.operations),
+      intents_(store),
+      context_{engine,    store,       locks_,   index_,      tokens_,
+               requests_, operations_, intents_, conditions_, logger},
+      pools_(engine, store, tokens_),
+      images_(context_, pools_, options.exports.reconciler),
       exports_(context_, images_, options.exports),
-      connections_(engine, exports_, tokens_),
-      inspector_(engine, images_, exports_),
-      server_info_(engine, std::move(options.facts)) {}
+      connections_(engine, store, exports_, tokens_),
+      inspector_(engine, store, images_, exports_),
+      server_info_(engine, std::move(options.facts)),
+      maintenance_(store, requests_, operations_, logger, options.maintenance) {}
+
+void Domain::Stop() {
+  maintenance_.Stop();
+  exports_.Stop();
+  images_.Stop();
+  operations_.Stop();
+}
 
 absl::StatusOr<std::unique_ptr<Domain>> Domain::Open(engine::Engine& engine, MetadataStore& store,
                                                      Logger& logger, DomainOptions options) {
@@ -41,6 +53,7 @@ absl::StatusOr<std::unique_ptr<Domain>> Domain::Open(engine::Engine& engine, Met
   RETURN_IF_ERROR(domain->pools_.Open(pools));
   RETURN_IF_ERROR(domain->images_.Recover());
   RETURN_IF_ERROR(domain->exports_.Recover());
+  RETURN_IF_ERROR(domain->operations_.Recover());
   return domain;
 }
 

@@ -8,13 +8,19 @@
 #include "absl/status/statusor.h"
 #include "engine/base/log.h"
 #include "engine/engine.h"
+#include "service/domain/condition_log.h"
 #include "service/domain/connection_manager.h"
 #include "service/domain/export_index.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/image_manager.h"
 #include "service/domain/inspector.h"
+#include "service/domain/intents.h"
+#include "service/domain/maintenance.h"
+#include "service/domain/manager_context.h"
+#include "service/domain/operation_manager.h"
 #include "service/domain/page_token.h"
 #include "service/domain/pool_manager.h"
+#include "service/domain/request_log.h"
 #include "service/domain/resource_locks.h"
 #include "service/domain/server_info.h"
 #include "service/store/metadata_store.h"
@@ -24,6 +30,8 @@ namespace gabion::service {
 struct DomainOptions {
   std::vector<PoolConfig> pools;
   ExportOptions exports;
+  OperationOptions operations;
+  MaintenanceOptions maintenance;
   v1::ServerInfo facts;  // see ServerInfoSource
 };
 
@@ -31,8 +39,8 @@ struct DomainOptions {
 // program; the accessors and what they return may be used by any thread.
 class Domain {
  public:
-  // Opens the pools, finishes or undoes what the last run left unfinished, and serves every export
-  // again. All references outlive the domain.
+  // Opens the pools, finishes or undoes what the last run left unfinished, serves every export
+  // again, and goes on with operations. All references outlive the domain.
   static absl::StatusOr<std::unique_ptr<Domain>> Open(engine::Engine& engine, MetadataStore& store,
                                                       Logger& logger, DomainOptions options);
   // Stop() comes first.
@@ -45,11 +53,14 @@ class Domain {
   ExportManager& exports() { return exports_; }
   ConnectionManager& connections() { return connections_; }
   Inspector& inspector() { return inspector_; }
+  OperationManager& operations() { return operations_; }
+  RequestLog& requests() { return requests_; }
+  Maintenance& maintenance() { return maintenance_; }
   ServerInfoSource& server_info() { return server_info_; }
 
   // Ends what runs in the background. Call when no call is under way any more, before the engine
   // stops.
-  void Stop() { exports_.Stop(); }
+  void Stop();
 
  private:
   Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std::string token_key,
@@ -58,6 +69,10 @@ class Domain {
   ResourceLocks locks_;
   ExportIndex index_;
   PageTokens tokens_;
+  RequestLog requests_;
+  OperationManager operations_;
+  Intents intents_;
+  ConditionLog conditions_;
   ManagerContext context_;
   PoolManager pools_;
   ImageManager images_;
@@ -65,6 +80,7 @@ class Domain {
   ConnectionManager connections_;
   Inspector inspector_;
   ServerInfoSource server_info_;
+  Maintenance maintenance_;
 };
 
 }  // namespace gabion::service

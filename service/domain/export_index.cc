@@ -30,4 +30,18 @@ std::vector<std::string> ExportIndex::ExportsOf(const std::string& image) const 
   return {found->second.begin(), found->second.end()};
 }
 
+std::optional<std::string> ExportIndex::OwnerOf(const std::string& nbd_name) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = by_nbd_name_.find(nbd_name);
+  if (found == by_nbd_name_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::vector<std::string> ExportIndex::All() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : exports_) names.push_back(name);
+  return names;
+}
+
 }  // namespace gabion::service

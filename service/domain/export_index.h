@@ -24,7 +24,11 @@ class ExportIndex {
                                  const std::string& image);
   void Remove(const std::string& export_name);
 
-  // In the order of their names.
+  // The export that has that wire name.
+  std::optional<std::string> OwnerOf(const std::string& nbd_name) const;
+
+  // In the order of their names; of one image, or of all.
+  std::vector<std::string> All() const;
   std::vector<std::string> ExportsOf(const std::string& image) const;
 
  private:

@@ -4,57 +4,89 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "service/domain/export_manager.h"
+#include "service/errors.h"
 
 namespace gabion::service {
 
 absl::Status ExportManager::Recover() {
-  return records_.ForEach([&](StoredExport stored) { return RecoverOne(std::move(stored)); });
+  return records_.ForEach([&](const StoredExport& stored) { return RecoverOne(stored); });
 }
 
-absl::Status ExportManager::RecoverOne(StoredExport stored) {
-  v1::Export exported = stored.resource;
-  const std::string& name = exported.name();
-  if (exported.state() == v1::Export::STATE_DELETING) return records_.Erase(stored);
-  RETURN_IF_ERROR(TakeNames(exported));
-  const absl::StatusOr<engine::ExportState> state = Serve(exported);
-  if (exported.state() == v1::Export::STATE_CREATING) {
-    // Nobody was told yet how the creation ended.
-    context_.logger.Log(
-        LogLevel::kWarning, "exports",
-        absl::StrCat("The creation of ", name, " was cut off and is ",
-                     state.ok() ? "finished now." : "undone: " + state.status().ToString()));
-    if (!state.ok()) {
-      context_.index.Remove(name);
-      return records_.Erase(stored);
-    }
-    exported.set_state(v1::Export::STATE_ACTIVE);
-    return records_.Save(exported, stored.revision).status();
+absl::Status ExportManager::RecoverOne(const StoredExport& stored) {
+  const v1::Export& row = stored.resource;
+  RETURN_IF_ERROR(TakeNames(row));
+  if (!row.operation().empty()) return absl::OkStatus();  // its clients are gone: the job goes on
+  if (row.observed_generation() != row.generation()) {
+    ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> intent,
+                     context_.intents.Find(row.name()));
+    if (intent.has_value()) return RecoverChange(stored, *intent);
   }
+  const ExportServing::State state = serving_.Serve(row);
   if (!state.ok()) {
-    context_.logger.Log(
-        LogLevel::kError, "exports",
-        absl::StrCat(name, " cannot be served; it is tried again: ", state.status().ToString()));
-    SetFailure(name, state.status());
+    LogError(absl::StrCat(row.name(), " cannot be served; it is tried again"), state.status());
+    reconciler_.AddFailed(row.name());
   }
-  return absl::OkStatus();
+  return WriteServed(stored, state);
 }
 
-bool ExportManager::TryAgain(const std::string& name) {
+// Nobody was told yet how the change ended: it is finished if that is possible, and else taken
+// back.
+absl::Status ExportManager::RecoverChange(const StoredExport& stored,
+                                          const store::v1::Intent& intent) {
+  v1::Export row = stored.resource;
+  const bool creates = intent.create_export();
+  const ExportServing::State state = serving_.Serve(row);
+  context_.logger.Log(
+      LogLevel::kWarning, "exports",
+      absl::StrCat("The ", creates ? "creation" : "change", " of ", row.name(),
+                   " was cut off and is ",
+                   state.ok() ? "finished now." : "undone: " + state.status().ToString()));
+  if (state.ok()) {
+    row.set_state(v1::Export::STATE_ACTIVE);
+    row.clear_state_error();
+    row.set_observed_generation(row.generation());
+    return Settle(intent.request(), row, stored.revision, Tell(row, state)).status();
+  }
+  if (creates) return TakeBack(intent.request(), stored, nullptr);
+  RETURN_IF_ERROR(TakeBack(intent.request(), stored, &intent.update_export()));
+  ASSIGN_OR_RETURN(const StoredExport before, records_.Get(row.name()));
+  return RecoverOne(before);
+}
+
+absl::Status ExportManager::WriteServed(const StoredExport& stored,
+                                        const ExportServing::State& state) {
+  v1::Export row = stored.resource;
+  if (state.ok()) {
+    row.set_state(v1::Export::STATE_ACTIVE);
+    row.clear_state_error();
+    row.set_observed_generation(row.generation());
+  } else {
+    row.set_state(v1::Export::STATE_FAILED);
+    *row.mutable_state_error() = ToRpcStatus(state.status());
+  }
+  const v1::Export& before = stored.resource;
+  if (row.state() == before.state() && row.observed_generation() == before.observed_generation() &&
+      row.state_error().SerializeAsString() == before.state_error().SerializeAsString()) {
+    return absl::OkStatus();
+  }
+  return context_.store.Commit({records_.Saving(row, stored.revision)}).status();
+}
+
+Reconciler::Outcome ExportManager::TryAgain(const std::string& name) {
+  using Outcome = Reconciler::Outcome;
   const absl::StatusOr<StoredExport> seen = records_.Get(name);
-  if (!seen.ok()) return absl::IsNotFound(seen.status());
+  if (!seen.ok()) return absl::IsNotFound(seen.status()) ? Outcome::kDone : Outcome::kRetry;
   const ResourceLocks::Guard lock = context_.locks.Lock({name, seen->resource.source()});
   const absl::StatusOr<StoredExport> stored = records_.Get(name);
-  if (!stored.ok()) return absl::IsNotFound(stored.status());
-  if (!FailureOf(name).has_value()) return true;  // it has been served or deleted meanwhile
-  const absl::StatusOr<engine::ExportState> state = Serve(stored->resource);
-  if (!state.ok()) {
-    SetFailure(name, state.status());
-    return false;
-  }
+  if (!stored.ok()) return absl::IsNotFound(stored.status()) ? Outcome::kDone : Outcome::kRetry;
+  const v1::Export& row = stored->resource;
+  if (!row.operation().empty() || row.state() != v1::Export::STATE_FAILED) return Outcome::kDone;
+  const ExportServing::State state = serving_.ServeOrChange(row);
+  const absl::Status written = WriteServed(*stored, state);
+  if (!written.ok()) LogError(absl::StrCat("The state of ", name, " was not written"), written);
+  if (!state.ok() || !written.ok()) return Outcome::kRetry;
   context_.logger.Log(LogLevel::kInfo, "exports", absl::StrCat(name, " is served again."));
-  const std::lock_guard guard(mutex_);
-  failures_.erase(name);
-  return true;
+  return Outcome::kDone;
 }
 
 }  // namespace gabion::service

@@ -1,84 +1,106 @@
 // Images: what is wanted, in the store; what is there, in the engine.
 #pragma once
 
+#include <chrono>
+#include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/base/log.h"
 #include "engine/engine.h"
 #include "gabion/v1/image.pb.h"
-#include "google/protobuf/empty.pb.h"
-#include "service/domain/export_index.h"
-#include "service/domain/page_token.h"
+#include "google/longrunning/operations.pb.h"
+#include "service/domain/call.h"
+#include "service/domain/manager_context.h"
 #include "service/domain/pool_manager.h"
+#include "service/domain/reconciler.h"
 #include "service/domain/records.h"
-#include "service/domain/resource_locks.h"
-#include "service/store/metadata_store.h"
 
 namespace gabion::service {
 
 inline constexpr std::string_view kImages = "images";
 inline constexpr std::string_view kImageType = "gabion/Image";
 
-// What the managers share. Everything is owned by the domain and outlives them.
-struct ManagerContext {
-  engine::Engine& engine;
-  MetadataStore& store;
-  ResourceLocks& locks;
-  ExportIndex& index;
-  const PageTokens& tokens;
-  Logger& logger;
-};
-
-// Every change is a row in the store first, then an effect in the engine, then the row that says
-// that it is done; what fails is undone, and what a crash cuts off is finished or undone by
-// Recover(). An image's size is what its file says. Owned by the domain; any thread of the
-// executor, which blocks.
+// A row is the resource as it was last changed; what is only observed (allocated bytes, whether the
+// file can be opened, conditions, etag) is added when it is told. Files are made and removed by
+// operations (image_jobs.h); growing is a change of the row, the effect, and the row again, with an
+// intent beside it for a restart. Owned by the domain; any thread of the executor, which blocks.
 class ImageManager {
  public:
-  // `pools` outlives this.
-  ImageManager(const ManagerContext& context, const PoolManager& pools);
+  using StoredImage = Stored<v1::Image>;
 
-  absl::StatusOr<v1::Image> Create(const v1::CreateImageRequest& request);
-  absl::StatusOr<v1::Image> Import(const v1::ImportImageRequest& request);
+  // `pools` outlives this.
+  ImageManager(const ManagerContext& context, const PoolManager& pools,
+               ReconcilerOptions reconciler);
+
+  absl::StatusOr<google::longrunning::Operation> Create(const v1::CreateImageRequest& request,
+                                                        const Call& call);
+  absl::StatusOr<google::longrunning::Operation> Import(const v1::ImportImageRequest& request,
+                                                        const Call& call);
   absl::StatusOr<v1::Image> Get(const std::string& name) const;
   absl::StatusOr<v1::ListImagesResponse> List(const v1::ListImagesRequest& request) const;
-  absl::StatusOr<v1::Image> Update(const v1::UpdateImageRequest& request);
-  absl::StatusOr<google::protobuf::Empty> Delete(const std::string& name);
+  absl::StatusOr<v1::Image> Update(const v1::UpdateImageRequest& request, const Call& call);
+  absl::StatusOr<google::longrunning::Operation> Delete(const v1::DeleteImageRequest& request,
+                                                        const Call& call);
+  absl::StatusOr<google::longrunning::Operation> Undelete(const v1::UndeleteImageRequest& request,
+                                                          const Call& call);
 
   // The image for the engine, if it can be used. RESOURCE_NOT_FOUND with `field`,
   // IMAGE_NOT_ACTIVE. To rely on it for longer, hold the image's lock.
   absl::StatusOr<engine::ImageSpec> ActiveSpec(const std::string& name,
                                                std::string_view field = {}) const;
+  // The same for an export that exists already: a tombstone is served on.
+  absl::StatusOr<engine::ImageSpec> ServedSpec(const std::string& name,
+                                               std::string_view field = {}) const;
 
-  // Finishes or undoes what the last run left unfinished. Call once, before any other call.
+  // An export has let go of the image: a tombstone may be due now.
+  void Released(const std::string& name);
+
+  // Finishes or undoes growth that the last run left unfinished, sweeps the pools of files that
+  // belong to no image, and plans the removal of tombstones. Call once, before any other call;
+  // operations are recovered by their manager.
   absl::Status Recover();
+  // Ends the background work. Call before the engine stops.
+  void Stop() { reconciler_.Stop(); }
 
  private:
-  using StoredImage = Stored<v1::Image>;
-
+  absl::StatusOr<google::longrunning::Operation> Build(const std::string& id,
+                                                       const v1::Image& asked,
+                                                       v1::JobMetadata::Kind kind,
+                                                       const store::v1::BuildWork& work,
+                                                       const Call& call);
   absl::StatusOr<v1::Image> NewImage(const std::string& id, const v1::Image& asked) const;
-  absl::StatusOr<v1::Image> FinishCreation(StoredImage creating,
-                                           const absl::StatusOr<engine::ImageInfo>& made);
-  absl::Status CheckSource(const v1::ImportImageRequest& request, const v1::Image& image,
-                           const std::string& source_file) const;
+  absl::Status CheckSource(const v1::Image& image, const std::string& source_file) const;
   absl::Status CheckGrowth(const v1::Image& before, const v1::Image& after) const;
-  absl::StatusOr<v1::Image> Observe(v1::Image image) const;
+  absl::StatusOr<v1::Image> Grow(const StoredImage& before, v1::Image after, const Call& call);
+  // Why it cannot be deleted now; OK if it can.
+  absl::Status CheckDeletable(const v1::Image& image) const;
+  absl::Status CheckUnused(const v1::Image& image) const;
+  // Writes that the file is being removed; the operation that does it, to be started.
+  absl::StatusOr<std::string> Purge(const StoredImage& stored, const Call& call);
+  absl::StatusOr<google::longrunning::Operation> Bury(const StoredImage& stored,
+                                                      const v1::DeleteImageRequest& request,
+                                                      const Call& call);
+  absl::StatusOr<engine::ImageSpec> UsableSpec(const std::string& name, std::string_view field,
+                                               bool tombstones) const;
 
-  absl::Status RecoverOne(StoredImage stored);
-  absl::Status RecoverCreation(StoredImage stored);
-  absl::Status RecoverGrowth(StoredImage stored);
+  absl::Status RecoverOne(const StoredImage& stored);
+  absl::Status RecoverGrowth(const StoredImage& stored, const store::v1::Intent& intent);
+  absl::Status Sweep();
+  Reconciler::Outcome PurgeIfDue(const std::string& name);
 
   absl::StatusOr<engine::ImageInfo> Stat(const engine::ImageSpec& spec) const;
-  absl::Status RemoveFile(const engine::ImageSpec& spec);
-  // Removes the row of a creation that came to nothing. An error only goes to the log: the next
-  // start finds the row and undoes it then.
-  void Forget(const StoredImage& stored);
+  // Rows as they are told, with one look at all their files.
+  std::vector<v1::Image> Show(std::vector<v1::Image> rows) const;
+  v1::Image ShowOne(const v1::Image& row) const;
 
   const ManagerContext context_;
   const PoolManager& pools_;
   Records<v1::Image> records_;
+  Reconciler reconciler_;  // last: it calls the others
 };
 
 }  // namespace gabion::service

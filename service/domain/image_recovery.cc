@@ -1,82 +1,123 @@
-// The part of ImageManager that runs when the daemon starts.
+// The part of ImageManager that runs when the daemon starts, and in the background afterwards.
+#include <algorithm>
+#include <map>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/base/status_macros.h"
 #include "service/domain/await.h"
+#include "service/domain/identity.h"
 #include "service/domain/image_file.h"
 #include "service/domain/image_manager.h"
+#include "service/domain/image_view.h"
 
 namespace gabion::service {
 
 absl::Status ImageManager::Recover() {
-  return records_.ForEach([&](StoredImage stored) { return RecoverOne(std::move(stored)); });
+  RETURN_IF_ERROR(records_.ForEach([&](const StoredImage& stored) { return RecoverOne(stored); }));
+  return Sweep();
 }
 
-absl::Status ImageManager::RecoverOne(StoredImage stored) {
-  switch (stored.resource.state()) {
-    case v1::Image::STATE_CREATING:
-      return RecoverCreation(std::move(stored));
-    case v1::Image::STATE_DELETING: {
-      // Asked for, and nothing that followed failed: go on with it.
-      const absl::Status removed = RemoveFile(SpecOf(stored.resource));
-      if (removed.ok()) return records_.Erase(stored);
-      context_.logger.Log(LogLevel::kError, "images",
-                          absl::StrCat("The deletion of ", stored.resource.name(),
-                                       " could not be finished: ", removed.ToString()));
-      return absl::OkStatus();
-    }
-    default:
-      return RecoverGrowth(std::move(stored));
-  }
-}
-
-// Nobody was told yet how the creation ended: it is finished if that is possible and forgotten
-// otherwise.
-absl::Status ImageManager::RecoverCreation(StoredImage stored) {
-  const engine::ImageSpec spec = SpecOf(stored.resource);
-  ASSIGN_OR_RETURN(const std::optional<google::protobuf::Any> intent,
-                   records_.Intent(stored.resource.name()));
-  v1::ImportImageRequest import;
-  absl::StatusOr<engine::ImageInfo> made;
-  if (intent.has_value() && intent->UnpackTo(&import)) {
-    made = Await<absl::StatusOr<engine::ImageInfo>>([&](auto done) {
-      context_.engine.ImportImage(spec, import.source_file(), import.move(), std::move(done));
-    });
-    // A file that was moved has left its old place.
-    if (import.move() && absl::IsNotFound(made.status())) made = Stat(spec);
-  } else {
-    const ByteCount size{stored.resource.virtual_size_bytes()};
-    made = Await<absl::StatusOr<engine::ImageInfo>>(
-        [&](auto done) { context_.engine.CreateImage(spec, size, std::move(done)); });
-  }
-  context_.logger.Log(
-      LogLevel::kWarning, "images",
-      absl::StrCat("The creation of ", stored.resource.name(), " was cut off and is ",
-                   made.ok() ? "finished now." : "undone: " + made.status().ToString()));
-  if (!made.ok()) return records_.Erase(stored);
-  v1::Image image = stored.resource;
-  image.set_state(v1::Image::STATE_ACTIVE);
-  image.set_virtual_size_bytes(made->virtual_size.value);
-  return records_.Save(std::move(image), stored.revision).status();
-}
-
-absl::Status ImageManager::RecoverGrowth(StoredImage stored) {
-  ASSIGN_OR_RETURN(const std::optional<google::protobuf::Any> intent,
-                   records_.Intent(stored.resource.name()));
-  if (!intent.has_value()) return absl::OkStatus();
+absl::Status ImageManager::RecoverOne(const StoredImage& stored) {
   const v1::Image& image = stored.resource;
+  if (image.has_delete_time() && image.operation().empty()) {
+    const int64_t wait = image.purge_time().seconds() - Now().seconds();
+    reconciler_.Add(image.name(), std::chrono::seconds(std::max<int64_t>(wait, 0)));
+  }
+  if (image.observed_generation() == image.generation()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> intent,
+                   context_.intents.Find(image.name()));
+  if (!intent.has_value()) return absl::OkStatus();  // an operation's
+  return RecoverGrowth(stored, *intent);
+}
+
+// Nobody was told yet how the growth ended: it is finished if that is possible, and else taken
+// back.
+absl::Status ImageManager::RecoverGrowth(const StoredImage& stored,
+                                         const store::v1::Intent& intent) {
+  v1::Image image = stored.resource;
   const auto grown = Await<absl::StatusOr<engine::ImageInfo>>([&](auto done) {
     context_.engine.GrowImage(SpecOf(image), ByteCount{image.virtual_size_bytes()},
                               std::move(done));
   });
-  if (!grown.ok()) {
-    context_.logger.Log(
-        LogLevel::kError, "images",
-        absl::StrCat("The growth of ", image.name(), " was cut off: ", grown.status().ToString()));
+  context_.logger.Log(
+      LogLevel::kWarning, "images",
+      absl::StrCat("The growth of ", image.name(), " was cut off and is ",
+                   grown.ok() ? "finished now." : "undone: " + grown.status().ToString()));
+  std::vector<Mutation> steps = {Intents::Removing(image.name())};
+  if (grown.ok()) {
+    image.set_observed_generation(image.generation());
+    const v1::Image told = TellImage(image, grown, context_.index, context_.conditions);
+    RETURN_IF_ERROR(context_.requests.Answer(intent.request(), told, &steps));
+  } else {
+    image = intent.grow_image();
+    RETURN_IF_ERROR(context_.requests.Forget(intent.request(), &steps));
   }
-  return records_.Save(image, stored.revision).status();
+  steps.push_back(records_.Saving(image, stored.revision));
+  return context_.store.Commit(steps).status();
+}
+
+// Files that were being made or removed for images that are not there any more.
+absl::Status ImageManager::Sweep() {
+  std::map<std::string, std::vector<std::string>> uids;  // by pool
+  for (const std::string& pool : pools_.names()) uids[pool] = {};
+  RETURN_IF_ERROR(records_.ForEach([&](const StoredImage& stored) {
+    uids[stored.resource.pool()].push_back(stored.resource.uid());
+    return absl::OkStatus();
+  }));
+  for (auto& [pool, keep] : uids) {
+    const auto swept = Await<absl::StatusOr<std::vector<std::string>>>(
+        [&](auto done) { context_.engine.SweepPool(pool, std::move(keep), std::move(done)); });
+    if (!swept.ok()) {
+      context_.logger.Log(LogLevel::kError, "images",
+                          absl::StrCat(pool, " could not be swept: ", swept.status().ToString()));
+    } else if (!swept->empty()) {
+      context_.logger.Log(LogLevel::kWarning, "images",
+                          absl::StrCat("Removed from ", pool, " what belonged to no image: ",
+                                       absl::StrJoin(*swept, ", ")));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void ImageManager::Released(const std::string& name) {
+  const absl::StatusOr<StoredImage> stored = records_.Get(name);
+  if (!stored.ok() || !stored->resource.has_delete_time()) return;
+  const int64_t wait = stored->resource.purge_time().seconds() - Now().seconds();
+  reconciler_.Add(name, std::chrono::seconds(std::max<int64_t>(wait, 0)));
+}
+
+// Removes a tombstone whose time has come and that nothing uses. What still uses it will call
+// Released().
+Reconciler::Outcome ImageManager::PurgeIfDue(const std::string& name) {
+  using Outcome = Reconciler::Outcome;
+  std::string operation;
+  {
+    const ResourceLocks::Guard lock = context_.locks.Lock({name});
+    const absl::StatusOr<StoredImage> stored = records_.Get(name);
+    if (!stored.ok()) return absl::IsNotFound(stored.status()) ? Outcome::kDone : Outcome::kRetry;
+    const v1::Image& image = stored->resource;
+    if (!image.has_delete_time() || !image.operation().empty()) return Outcome::kDone;
+    const google::protobuf::Timestamp now = Now();
+    const auto due = std::pair(image.purge_time().seconds(), image.purge_time().nanos());
+    if (due > std::pair(now.seconds(), now.nanos())) {
+      reconciler_.Add(name, std::chrono::seconds(due.first - now.seconds() + 1));
+      return Outcome::kDone;
+    }
+    if (!CheckUnused(image).ok()) return Outcome::kDone;
+    const absl::StatusOr<std::string> purged = Purge(*stored, Call());
+    if (!purged.ok()) return Outcome::kRetry;
+    operation = *purged;
+  }
+  const auto started = context_.operations.Start(operation);
+  if (!started.ok()) {
+    context_.logger.Log(LogLevel::kError, "images",
+                        absl::StrCat("The removal of ", name,
+                                     " could not be started: ", started.status().ToString()));
+  }
+  return Outcome::kDone;
 }
 
 }  // namespace gabion::service

@@ -199,7 +199,8 @@ absl::StatusOr<v1::ReadResponse> Inspector::Read(const v1::ReadRequest& request)
   return response;
 }
 
-absl::StatusOr<v1::WriteResponse> Inspector::Write(const v1::WriteRequest& request) {
+absl::StatusOr<v1::WriteResponse> Inspector::Write(const v1::WriteRequest& request,
+                                                   const Call& call) {
   ASSIGN_OR_RETURN(std::vector<std::byte> bytes, Content(request));
   ASSIGN_OR_RETURN(const Opened opened, Open(request.name(), /*writable=*/true));
   RETURN_IF_ERROR(CheckRange(request.offset(), bytes.size(), *opened.target));
@@ -208,12 +209,18 @@ absl::StatusOr<v1::WriteResponse> Inspector::Write(const v1::WriteRequest& reque
         .Metadata("export", request.name())
         .Precondition(request.name(), "Set read_only to false first.");
   }
+  const v1::WriteResponse response;
+  if (call.validate_only) return response;
   RETURN_IF_ERROR(FromEngine(Await<absl::Status>([&](auto done) {
                                opened.target->Write(ByteOffset{request.offset()}, std::move(bytes),
                                                     std::move(done));
                              }),
                              AboutRange(request.name(), "offset")));
-  return v1::WriteResponse();
+  // Written afterwards: cut off in between, the call is made again, with the same bytes.
+  std::vector<Mutation> steps;
+  RequestLog::BeginAnswered(call, response, &steps);
+  if (!steps.empty()) RETURN_IF_ERROR(store_.Commit(steps).status());
+  return response;
 }
 
 absl::StatusOr<v1::VerifyResponse> Inspector::Verify(const v1::VerifyRequest& request) {

@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "engine/inspect.h"
 #include "gabion/v1/inspect.pb.h"
+#include "service/domain/call.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/image_manager.h"
 
@@ -51,12 +52,13 @@ class MapCursor {
 class Inspector {
  public:
   // All of them outlive this.
-  Inspector(engine::Engine& engine, ImageManager& images, ExportManager& exports)
-      : engine_(engine), images_(images), exports_(exports) {}
+  Inspector(engine::Engine& engine, MetadataStore& store, ImageManager& images,
+            ExportManager& exports)
+      : engine_(engine), store_(store), images_(images), exports_(exports) {}
 
   absl::StatusOr<std::unique_ptr<MapCursor>> Map(const v1::MapRequest& request);
   absl::StatusOr<v1::ReadResponse> Read(const v1::ReadRequest& request);
-  absl::StatusOr<v1::WriteResponse> Write(const v1::WriteRequest& request);
+  absl::StatusOr<v1::WriteResponse> Write(const v1::WriteRequest& request, const Call& call);
   absl::StatusOr<v1::VerifyResponse> Verify(const v1::VerifyRequest& request);
 
  private:
@@ -67,6 +69,7 @@ class Inspector {
   absl::StatusOr<Opened> Open(const std::string& name, bool writable);
 
   engine::Engine& engine_;
+  MetadataStore& store_;
   ImageManager& images_;
   ExportManager& exports_;
 };

@@ -6,6 +6,8 @@
 #include "engine/base/status_macros.h"
 #include "service/domain/await.h"
 #include "service/domain/engine_errors.h"
+#include "service/domain/list_query.h"
+#include "service/domain/memory_page.h"
 #include "service/errors.h"
 
 namespace gabion::service {
@@ -49,17 +51,24 @@ absl::StatusOr<v1::Pool> PoolManager::Get(const std::string& name) const {
 }
 
 absl::StatusOr<v1::ListPoolsResponse> PoolManager::List(const v1::ListPoolsRequest& request) const {
-  ASSIGN_OR_RETURN(const std::string after, tokens_.Open("pools", request.page_token()));
+  ASSIGN_OR_RETURN(const ListQuery query,
+                   ListQuery::Parse(request, v1::Pool::descriptor(), tokens_));
   v1::ListPoolsResponse response;
-  const int page_size = PageSize(request.page_size());
-  for (auto pool = directories_.upper_bound(after); pool != directories_.end(); ++pool) {
-    if (response.pools_size() == page_size) {
-      response.set_next_page_token(tokens_.Seal("pools", response.pools(page_size - 1).name()));
-      break;
-    }
-    *response.add_pools() = Describe(pool->first);
-  }
+  ASSIGN_OR_RETURN(const uint64_t revision, store_.Revision());
+  response.set_revision(revision);
+  std::vector<v1::Pool> pools;
+  for (const auto& [name, directory] : directories_) pools.push_back(Describe(name));
+  MemoryPage<v1::Pool> page = PageOf(
+      std::move(pools), query, [](const auto& a, const auto& b) { return a.name() < b.name(); });
+  for (v1::Pool& pool : page.resources) *response.add_pools() = std::move(pool);
+  response.set_next_page_token(std::move(page.next_page_token));
   return response;
+}
+
+std::vector<std::string> PoolManager::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, directory] : directories_) names.push_back(name);
+  return names;
 }
 
 }  // namespace gabion::service

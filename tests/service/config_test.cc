@@ -53,6 +53,7 @@ TEST(ConfigTest, EverySettingCanBeSet) {
                                "--grpc-socket",
                                "g",
                                "--grpc-listen=127.0.0.1:7443",
+                               "--insecure-grpc",
                                "--nbd-socket=n",
                                "--nbd-listen=[::1]",
                                "--shards",
@@ -71,6 +72,7 @@ TEST(ConfigTest, EverySettingCanBeSet) {
                                "--poll-us=0"});
   EXPECT_EQ(config.grpc_socket, "g");
   EXPECT_EQ(config.grpc_listen, (HostPort{"127.0.0.1", 7443}));
+  EXPECT_TRUE(config.insecure_grpc);
   EXPECT_EQ(config.nbd_socket, "n");
   EXPECT_EQ(config.nbd_listen, (HostPort{"::1", 10809}));
   EXPECT_EQ(config.nbd_listen->ToString(), "[::1]:10809");
@@ -171,6 +173,16 @@ TEST(ConfigTest, GrpcOverTcpIsForLoopbackOnly) {
                 ElementsAre(HasSubstr("loopback")))
         << bad;
   }
+}
+
+TEST(ConfigTest, GrpcOverTcpElsewhereIsAskedForByName) {
+  for (const char* good : {"0.0.0.0:1", "[::]:1", "192.0.2.1:1", "127.0.0.1:1"}) {
+    EXPECT_TRUE(Parse({"--data-dir=D", "--insecure-grpc", std::string("--grpc-listen=") + good})
+                    .grpc_listen)
+        << good;
+  }
+  EXPECT_THAT(Problems({"--data-dir=D", "--insecure-grpc", "--grpc-listen=example.org:1"}),
+              ElementsAre(AllOf(StartsWith("grpc-listen: "), HasSubstr("IP address"))));
 }
 
 TEST(ConfigTest, SocketPathsThatTheKernelWouldCutAreRefused) {

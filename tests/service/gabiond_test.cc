@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -234,6 +236,57 @@ TEST_F(GabiondTest, HelpAndVersionSucceed) {
   Daemon version({"--version"});
   EXPECT_THAT(version.Rest(), HasSubstr("gabiond "));
   EXPECT_EQ(version.Wait(), 0);
+}
+
+// The service manager's end of NOTIFY_SOCKET, which is set as long as this lives.
+class Manager {
+ public:
+  explicit Manager(const std::string& path) : fd_(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    EXPECT_EQ(bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    setenv("NOTIFY_SOCKET", path.c_str(), 1);
+    setenv("WATCHDOG_USEC", "20000", 1);
+  }
+  ~Manager() {
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_USEC");
+    close(fd_);
+  }
+  Manager(const Manager&) = delete;
+  Manager& operator=(const Manager&) = delete;
+
+  std::string Next() {
+    char text[4096];
+    const ssize_t length = recv(fd_, text, sizeof(text), 0);
+    return std::string(text, length < 0 ? 0 : static_cast<size_t>(length));
+  }
+
+ private:
+  const int fd_;
+};
+
+TEST_F(GabiondTest, TheServiceManagerIsTold) {
+  Manager manager(dir_ / "notify");
+  Daemon daemon(arguments_);
+  EXPECT_EQ(manager.Next(), "READY=1\nSTATUS=Serving.\n");
+  EXPECT_TRUE(CreateImageAndExport().ok());  // ready is ready: at the first try
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(manager.Next(), "WATCHDOG=1\n");
+  daemon.Signal(SIGTERM);
+  std::string last;
+  while ((last = manager.Next()) == "WATCHDOG=1\n") continue;
+  EXPECT_EQ(last, "STOPPING=1\nSTATUS=Draining.\n");
+  EXPECT_EQ(daemon.Wait(), 0);
+}
+
+TEST_F(GabiondTest, AServiceManagerThatIsNotThereIsAWarning) {
+  { const Manager gone(dir_ / "notify"); }
+  setenv("NOTIFY_SOCKET", (dir_ / "notify").c_str(), 1);
+  Daemon daemon(arguments_);
+  unsetenv("NOTIFY_SOCKET");
+  EXPECT_THAT(daemon.AwaitLine("\"warning\""), HasSubstr("NOTIFY_SOCKET"));
+  EXPECT_NE(daemon.AwaitLine("\"listening\""), "");
 }
 
 }  // namespace

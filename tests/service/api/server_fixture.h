@@ -23,7 +23,8 @@ namespace gabion::service {
 
 class ServerFixture : public DomainFixture {
  protected:
-  ServerFixture() : executor_(4), calls_(executor_, NullLogger()) {
+  ServerFixture()
+      : executor_(4), calls_(executor_, NullLogger(), domain_->requests(), domain_->operations()) {
     ServerOptions options;
     options.unix_path = dir_ / "gabiond.sock";
     options.tcp_host = "127.0.0.1";

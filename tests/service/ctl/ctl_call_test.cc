@@ -1,6 +1,7 @@
 // gabionctl against a server on a Unix socket.
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -52,6 +53,7 @@ class Inspector final : public v1::InspectService::Service {
 class CtlCallTest : public testing::Test {
  protected:
   CtlCallTest() {
+    grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
     builder.AddListeningPort(server_address_, grpc::InsecureServerCredentials());
     builder.RegisterService(&pools_);
@@ -61,6 +63,9 @@ class CtlCallTest : public testing::Test {
 
   int Call(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), "call");
+    return Run(arguments);
+  }
+  int Run(const std::vector<std::string>& arguments) {
     std::istringstream in;
     std::ostringstream out, err;
     const int status = ctl::Run(arguments, {{"GABION_SERVER", server_address_}}, in, out, err);
@@ -116,6 +121,26 @@ TEST_F(CtlCallTest, AServerThatIsNotThereIsNamed) {
   EXPECT_EQ(Call({"--server=unix:" + dir_ / "none.sock", "PoolService/ListPools"}),
             grpc::UNAVAILABLE);
   EXPECT_THAT(err_, HasSubstr("does gabiond listen there?"));
+}
+
+TEST_F(CtlCallTest, HealthIsPrintedAndIsTheExitStatus) {
+  grpc::HealthCheckServiceInterface& health = *server_->GetHealthCheckService();
+  EXPECT_EQ(Run({"health"}), 0) << err_;
+  EXPECT_EQ(out_, "SERVING\n");
+  health.SetServingStatus("readiness", false);
+  EXPECT_EQ(Run({"health", "readiness"}), kNotServing);
+  EXPECT_EQ(out_, "NOT_SERVING\n");
+  health.SetServingStatus("readiness", true);
+  EXPECT_EQ(Run({"health", "readiness"}), 0);
+  EXPECT_THAT(err_, IsEmpty());
+}
+
+TEST_F(CtlCallTest, HealthOfNothingAndOfNobodyIsAnError) {
+  EXPECT_EQ(Run({"health", "walrus"}), grpc::NOT_FOUND);
+  EXPECT_THAT(err_, HasSubstr("NOT_FOUND"));
+  EXPECT_EQ(Run({"--server=unix:" + dir_ / "none.sock", "health"}), grpc::UNAVAILABLE);
+  EXPECT_THAT(err_, HasSubstr("does gabiond listen there?"));
+  EXPECT_THAT(out_, IsEmpty());
 }
 
 }  // namespace

@@ -84,6 +84,7 @@ TEST(CommandTest, WrongCommandLinesAreRefusedWithASentence) {
       {"walk"},
       {"call"},
       {"call", "a", "b", "c"},
+      {"health", "a", "b"},
       {"list", "x"},
       {"--walrus"},
       {"describe"},
@@ -105,7 +106,7 @@ TEST(CommandTest, HelpNamesEveryFlagAndTheExitStatus) {
   const Outcome help = RunWith({"--help"});
   EXPECT_EQ(help.status, 0);
   for (const char* word : {"--server", "--timeout", "--print-grpcurl", "--version", "GABION_SERVER",
-                           "Exit status", "describe", "list", "call"}) {
+                           "Exit status", "describe", "health", "list", "call"}) {
     EXPECT_THAT(help.out, HasSubstr(word));
   }
   EXPECT_THAT(RunWith({"--version"}).out, StartsWith("gabionctl 0."));
@@ -136,6 +137,12 @@ TEST(GrpcurlTest, TheCallIsPrintedAsAShellWouldTakeIt) {
                      "PoolService/ListPools"})
                 .out,
             "grpcurl -plaintext -max-time 5 127.0.0.1:7443 gabion.v1.PoolService/ListPools\n");
+}
+
+TEST(GrpcurlTest, HealthIsACallToo) {
+  EXPECT_EQ(RunWith({"--print-grpcurl", "--server=127.0.0.1:1", "health", "readiness"}).out,
+            "grpcurl -plaintext -d '{\"service\":\"readiness\"}' 127.0.0.1:1 "
+            "grpc.health.v1.Health/Check\n");
 }
 
 TEST(GrpcurlTest, RequestsFromFilesAndStandardInputAreWrittenOut) {

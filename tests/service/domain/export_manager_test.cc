@@ -73,7 +73,7 @@ TEST_F(ExportManagerTest, RefusedTailNamesSizeAndMinimumAndLeavesNothing) {
   EXPECT_EQ(MetadataIn(refused, "size"), "1000300");
   EXPECT_EQ(MetadataIn(refused, "minimum"), "4096");
   EXPECT_EQ(ReasonIn(domain_->exports().Get("exports/e").status()), "RESOURCE_NOT_FOUND");
-  EXPECT_TRUE(domain_->images().Delete("images/a").ok());  // nothing holds it
+  EXPECT_TRUE(DeleteImage("images/a").ok());  // nothing holds it
 }
 
 TEST_F(ExportManagerTest, TlsIsNotBuilt) {
@@ -96,7 +96,7 @@ TEST_F(ExportManagerTest, WireNamesAreUnique) {
   ASSERT_TRUE(CreateExport("e", "images/a").ok());
   EXPECT_THAT(ViolationsOf(CreateExport("f", "images/a", as_e).status()),
               ElementsAre("export.nbd_name RESOURCE_EXISTS"));
-  ASSERT_TRUE(domain_->exports().Delete("exports/e").ok());
+  ASSERT_TRUE(DeleteExport("exports/e").ok());
   EXPECT_TRUE(CreateExport("f", "images/a", as_e).ok());
 }
 
@@ -160,12 +160,12 @@ TEST_F(ExportManagerTest, SourceAndWireNameCannotChange) {
 TEST_F(ExportManagerTest, ExportWithConnectionsIsNotDeleted) {
   ASSERT_TRUE(CreateExport("e", "images/a").ok());
   engine_->AddConnection("exports/e", {.id = 7});
-  EXPECT_EQ(ReasonIn(domain_->exports().Delete("exports/e").status()), "EXPORT_HAS_CONNECTIONS");
+  EXPECT_EQ(ReasonIn(DeleteExport("exports/e")), "EXPORT_HAS_CONNECTIONS");
   const v1::Export exported = GetExport("exports/e");
   EXPECT_EQ(exported.state(), v1::Export::STATE_ACTIVE);
   EXPECT_EQ(exported.connection_count(), 1u);
-  ASSERT_TRUE(domain_->connections().Close("exports/e/connections/7").ok());
-  EXPECT_TRUE(domain_->exports().Delete("exports/e").ok());
+  ASSERT_TRUE(CloseConnection("exports/e/connections/7").ok());
+  EXPECT_TRUE(DeleteExport("exports/e").ok());
   EXPECT_FALSE(engine_->Serves("exports/e"));
 }
 
@@ -196,7 +196,7 @@ TEST_F(ExportManagerTest, ConnectionThatHasGoneIsNotFound) {
   ASSERT_TRUE(CreateExport("e", "images/a").ok());
   for (const char* name : {"exports/e/connections/1", "exports/none/connections/1"}) {
     EXPECT_EQ(ReasonIn(domain_->connections().Get(name).status()), "RESOURCE_NOT_FOUND") << name;
-    EXPECT_EQ(ReasonIn(domain_->connections().Close(name).status()), "RESOURCE_NOT_FOUND") << name;
+    EXPECT_EQ(ReasonIn(CloseConnection(name)), "RESOURCE_NOT_FOUND") << name;
   }
 }
 
@@ -206,7 +206,7 @@ TEST_F(ExportManagerTest, ImageIsNotDeletedWhileItsExportIsBeingCreated) {
   engine_->AwaitCalls("CreateExport", 1);
   EXPECT_EQ(GetExport("exports/e").state(), v1::Export::STATE_CREATING);
   absl::Status deleted;
-  std::thread deleter([&] { deleted = domain_->images().Delete("images/a").status(); });
+  std::thread deleter([&] { deleted = DeleteImage("images/a"); });
   engine_->Release("CreateExport");
   creator.join();
   deleter.join();
@@ -225,7 +225,7 @@ TEST_F(ExportManagerTest, ManyCallersLeaveOneConsistentState) {
           created->set_read_only(round % 2 == 0);
           UpdateExport(*created, {"read_only"}).status().IgnoreError();
         }
-        domain_->exports().Delete("exports/" + id).status().IgnoreError();
+        DeleteExport("exports/" + id).IgnoreError();
       }
     });
   }
@@ -234,9 +234,9 @@ TEST_F(ExportManagerTest, ManyCallersLeaveOneConsistentState) {
   ASSERT_TRUE(listed.ok());
   for (const v1::Export& exported : listed->exports()) {
     EXPECT_EQ(exported.state(), v1::Export::STATE_ACTIVE);
-    EXPECT_TRUE(domain_->exports().Delete(exported.name()).ok());
+    EXPECT_TRUE(DeleteExport(exported.name()).ok());
   }
-  EXPECT_TRUE(domain_->images().Delete("images/a").ok());
+  EXPECT_TRUE(DeleteImage("images/a").ok());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <span>
 #include <string>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "engine/base/log.h"
+#include "google/protobuf/empty.pb.h"
 #include "service/domain/domain.h"
 #include "service/errors.h"
 #include "service/store/memory_store.h"
@@ -64,8 +66,9 @@ class DomainFixture : public testing::Test {
     engine_ = std::make_unique<FakeEngine>(files_);
     DomainOptions options;
     options.pools = {{"pools/default", "/images"}};
-    options.exports.first_retry = std::chrono::milliseconds(2);
-    options.exports.longest_retry = std::chrono::milliseconds(10);
+    options.exports.reconciler = {std::chrono::milliseconds(2), std::chrono::milliseconds(10)};
+    options.operations.first_retry = std::chrono::milliseconds(2);
+    options.operations.longest_retry = std::chrono::milliseconds(10);
     options.exports.max_connections = 100;
     options.facts.set_version("0.0.0-test");
     auto domain = Domain::Open(*engine_, store_, NullLogger(), std::move(options));
@@ -87,7 +90,7 @@ class DomainFixture : public testing::Test {
     request.set_image_id(id);
     request.mutable_image()->mutable_raw();
     request.mutable_image()->set_virtual_size_bytes(size);
-    return domain_->images().Create(request);
+    return Result<v1::Image>(domain_->images().Create(request, Call()));
   }
   absl::StatusOr<v1::Image> Import(const std::string& id, const std::string& source_file, bool move,
                                    uint64_t size = 0) {
@@ -97,13 +100,13 @@ class DomainFixture : public testing::Test {
     request.mutable_image()->set_virtual_size_bytes(size);
     request.set_source_file(source_file);
     request.set_move(move);
-    return domain_->images().Import(request);
+    return Result<v1::Image>(domain_->images().Import(request, Call()));
   }
   absl::StatusOr<v1::Image> UpdateImage(const v1::Image& image, const std::string& path) {
     v1::UpdateImageRequest request;
     *request.mutable_image() = image;
     request.mutable_update_mask()->add_paths(path);
-    return domain_->images().Update(request);
+    return domain_->images().Update(request, Call());
   }
   absl::StatusOr<v1::Export> CreateExport(
       const std::string& id, const std::string& image,
@@ -112,14 +115,56 @@ class DomainFixture : public testing::Test {
     request.set_export_id(id);
     request.mutable_export_()->set_source(image);
     change(request.mutable_export_());
-    return domain_->exports().Create(request);
+    return domain_->exports().Create(request, Call());
   }
   absl::StatusOr<v1::Export> UpdateExport(const v1::Export& exported,
                                           const std::vector<std::string>& paths) {
     v1::UpdateExportRequest request;
     *request.mutable_export_() = exported;
     for (const std::string& path : paths) request.mutable_update_mask()->add_paths(path);
-    return domain_->exports().Update(request);
+    return domain_->exports().Update(request, Call());
+  }
+  absl::Status DeleteImage(const std::string& name) {
+    v1::DeleteImageRequest request;
+    request.set_name(name);
+    return Result<google::protobuf::Empty>(domain_->images().Delete(request, Call())).status();
+  }
+  absl::Status DeleteExport(const std::string& name, v1::DeleteExportRequest::Mode mode =
+                                                         v1::DeleteExportRequest::MODE_SAFE) {
+    v1::DeleteExportRequest request;
+    request.set_name(name);
+    request.set_mode(mode);
+    return Result<google::protobuf::Empty>(domain_->exports().Delete(request, Call())).status();
+  }
+  absl::Status CloseConnection(const std::string& name) {
+    v1::CloseConnectionRequest request;
+    request.set_name(name);
+    return domain_->connections().Close(request, Call()).status();
+  }
+
+  // Blocks until no operation is under way any more.
+  void AwaitOperations() {
+    google::longrunning::ListOperationsRequest request;
+    request.set_page_size(1000);
+    const auto all = domain_->operations().List(request);
+    ASSERT_TRUE(all.ok()) << all.status();
+    for (const google::longrunning::Operation& operation : all->operations()) {
+      std::promise<void> done;
+      domain_->operations().WhenDone(operation.name(), [&done] { done.set_value(); });
+      done.get_future().wait();
+    }
+  }
+
+  // What an operation that is done came to; UNAVAILABLE if it is not done.
+  template <typename Response>
+  static absl::StatusOr<Response> Result(
+      const absl::StatusOr<google::longrunning::Operation>& operation) {
+    if (!operation.ok()) return operation.status();
+    if (!operation->done()) return absl::UnavailableError("The operation goes on.");
+    if (operation->has_error()) return FromRpcStatus(operation->error());
+    Response response;
+    EXPECT_TRUE(operation->response().UnpackTo(&response));
+    return response;
   }
   v1::Export GetExport(const std::string& name) {
     auto exported = domain_->exports().Get(name);

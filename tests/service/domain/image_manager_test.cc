@@ -43,7 +43,7 @@ TEST_F(ImageManagerTest, ImageInAMissingPoolIsRefusedWithItsField) {
   request.set_image_id("a");
   request.mutable_image()->set_pool("pools/none");
   request.mutable_image()->set_virtual_size_bytes(1);
-  const absl::Status status = domain_->images().Create(request).status();
+  const absl::Status status = domain_->images().Create(request, Call()).status();
   EXPECT_EQ(ReasonIn(status), "RESOURCE_NOT_FOUND");
   EXPECT_EQ(MetadataIn(status, "field"), "image.pool");
 }
@@ -57,8 +57,8 @@ TEST_F(ImageManagerTest, TakenNameTellsWhetherTheSpecIsTheSame) {
 }
 
 TEST_F(ImageManagerTest, FailureOfTheEngineLeavesNothing) {
-  engine_->FailNext("CreateImage", WithReason(absl::ResourceExhaustedError("no space"),
-                                              {"POOL_FULL", {{"pool", "pools/default"}}}));
+  engine_->FailNext("CheckBuild", WithReason(absl::ResourceExhaustedError("no space"),
+                                             {"POOL_FULL", {{"pool", "pools/default"}}}));
   EXPECT_EQ(ReasonIn(CreateImage("a").status()), "POOL_FULL");
   EXPECT_EQ(ReasonIn(domain_->images().Get("images/a").status()), "RESOURCE_NOT_FOUND");
   EXPECT_EQ(files_.count(), 0u);
@@ -136,9 +136,9 @@ TEST_F(ImageManagerTest, PoolCannotChange) {
 
 TEST_F(ImageManagerTest, DeletedImageIsGoneWithItsFile) {
   const auto first = CreateImage("a");
-  ASSERT_TRUE(domain_->images().Delete("images/a").ok());
+  ASSERT_TRUE(DeleteImage("images/a").ok());
   EXPECT_EQ(files_.count(), 0u);
-  EXPECT_EQ(ReasonIn(domain_->images().Delete("images/a").status()), "RESOURCE_NOT_FOUND");
+  EXPECT_EQ(ReasonIn(DeleteImage("images/a")), "RESOURCE_NOT_FOUND");
   const auto second = CreateImage("a");
   ASSERT_TRUE(second.ok());
   EXPECT_NE(second->uid(), first->uid());
@@ -148,7 +148,7 @@ TEST_F(ImageManagerTest, ServedImageIsNotDeleted) {
   ASSERT_TRUE(CreateImage("a").ok());
   ASSERT_TRUE(CreateExport("e1", "images/a").ok());
   ASSERT_TRUE(CreateExport("e2", "images/a").ok());
-  const absl::Status status = domain_->images().Delete("images/a").status();
+  const absl::Status status = DeleteImage("images/a");
   EXPECT_EQ(ReasonIn(status), "IMAGE_IN_USE");
   EXPECT_EQ(MetadataIn(status, "exports"), "exports/e1,exports/e2");
   EXPECT_TRUE(files_.Has("a.raw"));
@@ -157,7 +157,7 @@ TEST_F(ImageManagerTest, ServedImageIsNotDeleted) {
 TEST_F(ImageManagerTest, DeletionThatFailsLeavesTheImageActive) {
   ASSERT_TRUE(CreateImage("a").ok());
   files_.SetLocked("a.raw", true);
-  EXPECT_EQ(ReasonIn(domain_->images().Delete("images/a").status()), "IMAGE_LOCKED");
+  EXPECT_EQ(ReasonIn(DeleteImage("images/a")), "IMAGE_LOCKED");
   EXPECT_EQ(domain_->images().Get("images/a")->state(), v1::Image::STATE_ACTIVE);
 }
 
@@ -214,7 +214,7 @@ TEST_F(ImageManagerTest, ListGoesOnWhereThePageEndedWhateverIsDeleted) {
   ASSERT_EQ(page->images_size(), 2);
   EXPECT_EQ(page->images(1).name(), "images/b");
   EXPECT_GT(page->revision(), 0u);
-  ASSERT_TRUE(domain_->images().Delete("images/b").ok());
+  ASSERT_TRUE(DeleteImage("images/b").ok());
   Restart();  // tokens outlive it
   request.set_page_token(page->next_page_token());
   page = domain_->images().List(request);

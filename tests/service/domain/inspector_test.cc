@@ -57,7 +57,7 @@ class InspectorTest : public DomainFixture {
     request.set_name(name);
     request.set_offset(offset);
     request.set_data(data);
-    return domain_->inspector().Write(request);
+    return domain_->inspector().Write(request, Call());
   }
 
   int pieces_ = 0;
@@ -169,7 +169,7 @@ TEST_F(InspectorTest, WrittenPatternRepeatsAndVerifies) {
   write.set_offset(10);
   write.set_length(7);
   write.set_pattern("abc");
-  ASSERT_TRUE(domain_->inspector().Write(write).ok());
+  ASSERT_TRUE(domain_->inspector().Write(write, Call()).ok());
   EXPECT_EQ(files_.Get("a.raw").bytes.substr(9, 9), std::string("\0abcabca\0", 9));
   v1::VerifyRequest verify;
   verify.set_name("images/a");
@@ -190,11 +190,11 @@ TEST_F(InspectorTest, LengthMustFitTheContent) {
   v1::WriteRequest write;
   write.set_name("images/a");
   write.set_pattern("abc");
-  EXPECT_THAT(ViolationsOf(domain_->inspector().Write(write).status()),
+  EXPECT_THAT(ViolationsOf(domain_->inspector().Write(write, Call()).status()),
               ElementsAre("length FIELD_REQUIRED"));
   write.set_data("abc");
   write.set_length(4);
-  EXPECT_THAT(ViolationsOf(domain_->inspector().Write(write).status()),
+  EXPECT_THAT(ViolationsOf(domain_->inspector().Write(write, Call()).status()),
               ElementsAre("length FIELD_INVALID"));
 }
 

@@ -24,6 +24,7 @@ class RecoveryTest : public DomainFixture {
   void RestartAlive() {
     store_.SetGate(nullptr);
     Restart();
+    AwaitOperations();
   }
 
   // The image is there, in full, or it is not there at all; nothing else is in the pool.
@@ -41,7 +42,7 @@ class RecoveryTest : public DomainFixture {
   }
 };
 
-constexpr int kMoreThanAnyCallTakes = 8;
+constexpr int kMoreThanAnyCallTakes = 12;
 
 TEST_F(RecoveryTest, EverythingIsServedAgainWithoutACall) {
   ASSERT_TRUE(CreateImage("a").ok());
@@ -64,7 +65,7 @@ TEST_F(RecoveryTest, CreationOfAnImageIsAllOrNothingWhereverItIsCutOff) {
       EXPECT_TRUE(there);
     }
     if (there) {
-      ASSERT_TRUE(domain_->images().Delete("images/a").ok());
+      ASSERT_TRUE(DeleteImage("images/a").ok());
     }
     ASSERT_EQ(files_.count(), 0u);
   }
@@ -84,7 +85,7 @@ TEST_F(RecoveryTest, ImportByMoveNeverLosesTheFile) {
     EXPECT_EQ(files_.count(), 1u);
     EXPECT_EQ(files_.Get(there ? "a.raw" : "disk.img").bytes, "content");
     if (there) {
-      ASSERT_TRUE(domain_->images().Delete("images/a").ok());
+      ASSERT_TRUE(DeleteImage("images/a").ok());
     }
   }
 }
@@ -96,7 +97,7 @@ TEST_F(RecoveryTest, DeletionOfAnImageIsAllOrNothingWhereverItIsCutOff) {
       ASSERT_TRUE(CreateImage("a").ok());
     }
     DieAfter(steps);
-    const bool acknowledged = domain_->images().Delete("images/a").ok();
+    const bool acknowledged = DeleteImage("images/a").ok();
     RestartAlive();
     EXPECT_TRUE(!ImageIsThere("a") || !acknowledged);
   }
@@ -118,7 +119,7 @@ TEST_F(RecoveryTest, GrowthIsAllOrNothingWhereverItIsCutOff) {
     if (acknowledged) {
       EXPECT_EQ(after->virtual_size_bytes(), 8192u);
     }
-    ASSERT_TRUE(domain_->images().Delete("images/a").ok());
+    ASSERT_TRUE(DeleteImage("images/a").ok());
   }
 }
 
@@ -136,10 +137,10 @@ TEST_F(RecoveryTest, CreationOfAnExportIsAllOrNothingWhereverItIsCutOff) {
     }
     if (exported.ok()) {
       EXPECT_EQ(exported->state(), v1::Export::STATE_ACTIVE);
-      ASSERT_TRUE(domain_->exports().Delete("exports/e").ok());
+      ASSERT_TRUE(DeleteExport("exports/e").ok());
     }
   }
-  EXPECT_TRUE(domain_->images().Delete("images/a").ok());
+  EXPECT_TRUE(DeleteImage("images/a").ok());
 }
 
 TEST_F(RecoveryTest, UpdateAndDeletionOfAnExportAreAllOrNothingWhereverTheyAreCutOff) {
@@ -157,7 +158,7 @@ TEST_F(RecoveryTest, UpdateAndDeletionOfAnExportAreAllOrNothingWhereverTheyAreCu
       EXPECT_TRUE(GetExport("exports/e").read_only());
     }
     DieAfter(steps);
-    const bool deleted = domain_->exports().Delete("exports/e").ok();
+    const bool deleted = DeleteExport("exports/e").ok();
     RestartAlive();
     const bool there = domain_->exports().Get("exports/e").ok();
     EXPECT_EQ(there, engine_->Serves("exports/e"));
@@ -165,7 +166,7 @@ TEST_F(RecoveryTest, UpdateAndDeletionOfAnExportAreAllOrNothingWhereverTheyAreCu
       EXPECT_FALSE(there);
     }
     if (there) {
-      ASSERT_TRUE(domain_->exports().Delete("exports/e").ok());
+      ASSERT_TRUE(DeleteExport("exports/e").ok());
     }
   }
 }
@@ -211,7 +212,7 @@ TEST_F(RecoveryTest, ExportWhoseFileIsMissingFailsAndCanStillBeChangedAndDeleted
   EXPECT_EQ(changed->state(), v1::Export::STATE_FAILED);
   EXPECT_EQ(GetExport("exports/e").description(), "changed");
 
-  EXPECT_TRUE(domain_->exports().Delete("exports/e").ok());
+  EXPECT_TRUE(DeleteExport("exports/e").ok());
   EXPECT_EQ(ReasonIn(domain_->exports().Get("exports/e").status()), "RESOURCE_NOT_FOUND");
 }
 

@@ -1,0 +1,207 @@
+// The part of ExportManager that changes and deletes exports.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "google/protobuf/empty.pb.h"
+#include "service/domain/export_manager.h"
+#include "service/domain/export_spec.h"
+#include "service/domain/identity.h"
+#include "service/errors.h"
+#include "service/etag.h"
+#include "service/names.h"
+#include "service/validate.h"
+
+namespace gabion::service {
+namespace {
+
+using google::longrunning::Operation;
+
+constexpr int64_t kDefaultDrainSeconds = 30;
+
+// True if both say the same about why an export cannot be served.
+bool SameObstacle(const absl::Status& a, const absl::Status& b) {
+  return a.code() == b.code() && InfoOf(a).reason() == InfoOf(b).reason();
+}
+
+absl::Status BeingDeleted(const v1::Export& exported) {
+  return Error(reason::kOperationInProgress, absl::StrCat(exported.name(), " is being deleted."))
+      .Metadata("operation", exported.operation());
+}
+
+v1::CreateExportRequest CreationOf(const v1::UpdateExportRequest& request) {
+  v1::CreateExportRequest creation;
+  creation.set_export_id(std::string(IdOf(request.export_().name())));
+  *creation.mutable_export_() = request.export_();
+  return creation;
+}
+
+store::v1::Job DrainWorkOf(const v1::DeleteExportRequest& request) {
+  store::v1::Job job;
+  store::v1::DrainWork& work = *job.mutable_drain();
+  work.set_mode(request.mode() == v1::DeleteExportRequest::MODE_UNSPECIFIED
+                    ? v1::DeleteExportRequest::MODE_SAFE
+                    : request.mode());
+  if (request.mode() == v1::DeleteExportRequest::MODE_SOFT) {
+    google::protobuf::Timestamp deadline = Now();
+    const int64_t seconds =
+        request.has_drain_timeout() ? request.drain_timeout().seconds() : kDefaultDrainSeconds;
+    deadline.set_seconds(deadline.seconds() + seconds);
+    const int64_t nanos = int64_t{deadline.nanos()} + request.drain_timeout().nanos();
+    deadline.set_seconds(deadline.seconds() + nanos / 1'000'000'000);
+    deadline.set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+    *work.mutable_deadline() = deadline;
+  }
+  return job;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Export> ExportManager::Update(const v1::UpdateExportRequest& request,
+                                                 const Call& call) {
+  const std::string& name = request.export_().name();
+  // The source cannot change, so that it is known before the locks are held.
+  ASSIGN_OR_RETURN(const std::optional<StoredExport> seen, records_.Find(name));
+  if (!seen.has_value() && !request.allow_missing()) return NotFound(kExportType, name);
+  const std::string source =
+      seen.has_value() ? seen->resource.source() : request.export_().source();
+  const ResourceLocks::Guard lock = context_.locks.Lock({name, source});
+  ASSIGN_OR_RETURN(const std::optional<StoredExport> before, records_.Find(name));
+  if (before.has_value() != seen.has_value()) {
+    return Error(reason::kConcurrentUpdate,
+                 absl::StrCat(name, " was created or deleted meanwhile."));
+  }
+  if (before.has_value()) return UpdateExisting(*before, request, call);
+  RETURN_IF_ERROR(ValidateResource(request.export_(), "export"));
+  ASSIGN_OR_RETURN(v1::Export exported, NewExport(CreationOf(request)));
+  return Establish(std::move(exported), call);
+}
+
+absl::StatusOr<v1::Export> ExportManager::UpdateExisting(const StoredExport& before,
+                                                         const v1::UpdateExportRequest& request,
+                                                         const Call& call) {
+  const v1::Export shown = Show({before.resource}).front();
+  RETURN_IF_ERROR(CheckEtag(request.export_().etag(), shown));
+  if (!before.resource.operation().empty()) return BeingDeleted(before.resource);
+  v1::Export after = before.resource;
+  ASSIGN_OR_RETURN(const bool changed, ApplyUpdate(request, &after));
+  if (!after.has_enabled()) after.set_enabled(true);
+  RETURN_IF_ERROR(CheckIsBuilt(after));
+  const bool failed = before.resource.state() == v1::Export::STATE_FAILED;
+  if (!changed && !failed) {
+    std::vector<Mutation> steps;
+    RequestLog::BeginAnswered(call, shown, &steps);
+    if (!steps.empty()) RETURN_IF_ERROR(context_.store.Commit(steps).status());
+    return shown;
+  }
+  if (changed) {
+    after.set_generation(before.resource.generation() + 1);
+    *after.mutable_update_time() = Now();
+  }
+  if (!call.validate_only) return Apply(before, std::move(after), call);
+  const ExportServing::State planned = serving_.Check(after);
+  if (!planned.ok() && !failed) return planned.status();
+  return Tell(after, planned);
+}
+
+absl::StatusOr<v1::Export> ExportManager::Apply(const StoredExport& before, v1::Export after,
+                                                const Call& call) {
+  const std::string name = after.name();
+  store::v1::Intent intent;
+  intent.set_request(call.request);
+  *intent.mutable_update_export() = before.resource;
+  std::vector<Mutation> steps = {Intents::Writing(name, intent)};
+  RequestLog::Begin(call, &steps);
+  Mutation save = records_.Saving(after, before.revision);
+  ASSIGN_OR_RETURN(const StoredExport written,
+                   records_.Commit(std::move(steps), std::move(save), std::move(after)));
+  v1::Export row = written.resource;
+  const bool failed = row.state() == v1::Export::STATE_FAILED;
+  const ExportServing::State state = failed ? serving_.ServeOrChange(row) : serving_.Change(row);
+  if (state.ok()) {
+    row.set_state(v1::Export::STATE_ACTIVE);
+    row.clear_state_error();
+    row.set_observed_generation(row.generation());
+    if (failed) reconciler_.Remove(name);
+    return Settle(call.request, row, written.revision, Tell(row, state));
+  }
+  if (failed && SameObstacle(FromRpcStatus(row.state_error()), state.status())) {
+    *row.mutable_state_error() = ToRpcStatus(state.status());
+    return Settle(call.request, row, written.revision, Tell(row, state));
+  }
+  RETURN_IF_ERROR(TakeBack(call.request, written, &before.resource));
+  return state.status();
+}
+
+absl::StatusOr<Operation> ExportManager::Delete(const v1::DeleteExportRequest& request,
+                                                const Call& call) {
+  const std::string& name = request.name();
+  std::string operation;
+  {
+    ASSIGN_OR_RETURN(const std::optional<StoredExport> seen, records_.Find(name));
+    const ResourceLocks::Guard lock =
+        context_.locks.Lock({name, seen.has_value() ? seen->resource.source() : name});
+    ASSIGN_OR_RETURN(const std::optional<StoredExport> stored, records_.Find(name));
+    if (!stored.has_value()) {
+      if (!request.allow_missing()) return NotFound(kExportType, name);
+      const Operation nothing = Unnamed(google::protobuf::Empty());
+      std::vector<Mutation> steps;
+      RequestLog::BeginAnswered(call, nothing, &steps);
+      if (!steps.empty()) RETURN_IF_ERROR(context_.store.Commit(steps).status());
+      return nothing;
+    }
+    const v1::Export shown = Show({stored->resource}).front();
+    RETURN_IF_ERROR(CheckEtag(request.etag(), shown));
+    if (!shown.operation().empty()) return JoinDrain(stored->resource, request, call);
+    const bool safe = request.mode() == v1::DeleteExportRequest::MODE_UNSPECIFIED ||
+                      request.mode() == v1::DeleteExportRequest::MODE_SAFE;
+    if (safe && shown.connection_count() > 0) {
+      return Error(reason::kExportHasConnections,
+                   absl::StrCat(name, " has ", shown.connection_count(), " connection(s)."))
+          .Metadata("export", name)
+          .Precondition(name, "Close the connections first, or choose another mode.");
+    }
+    if (call.validate_only) return Unnamed(google::protobuf::Empty());
+    ASSIGN_OR_RETURN(operation, BeginDrain(*stored, request, call));
+  }
+  return context_.operations.Start(operation);
+}
+
+absl::StatusOr<std::string> ExportManager::BeginDrain(const StoredExport& stored,
+                                                      const v1::DeleteExportRequest& request,
+                                                      const Call& call) {
+  v1::Export exported = stored.resource;
+  std::vector<Mutation> steps;
+  ASSIGN_OR_RETURN(const std::string operation,
+                   context_.operations.Begin(call, v1::JobMetadata::KIND_DRAIN, exported.name(),
+                                             DrainWorkOf(request), &steps));
+  exported.set_state(v1::Export::STATE_DRAINING);
+  exported.set_operation(operation);
+  steps.push_back(records_.Saving(exported, stored.revision));
+  RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  reconciler_.Remove(exported.name());
+  return operation;
+}
+
+// Whoever cannot wait any longer for a deletion that is under way cuts its clients off.
+absl::StatusOr<Operation> ExportManager::JoinDrain(const v1::Export& exported,
+                                                   const v1::DeleteExportRequest& request,
+                                                   const Call& call) {
+  if (request.mode() != v1::DeleteExportRequest::MODE_HARD) return BeingDeleted(exported);
+  if (call.validate_only) return Unnamed(google::protobuf::Empty());
+  std::vector<Mutation> steps;
+  RequestLog::BeginOperation(call, exported.operation(), &steps);
+  if (!steps.empty()) RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  RETURN_IF_ERROR(serving_.Stop(exported, engine::DeleteMode::kHard));
+  context_.operations.Wake(exported.operation());
+  return context_.operations.Get(exported.operation());
+}
+
+void ExportManager::ClientLeft(const std::string& name) {
+  const absl::StatusOr<StoredExport> stored = records_.Get(name);
+  if (stored.ok() && !stored->resource.operation().empty()) {
+    context_.operations.Wake(stored->resource.operation());
+  }
+}
+
+}  // namespace gabion::service

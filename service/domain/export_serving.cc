@@ -1,0 +1,66 @@
+#include "service/domain/export_serving.h"
+
+#include <utility>
+
+#include "engine/base/status_macros.h"
+#include "service/domain/await.h"
+#include "service/domain/engine_errors.h"
+#include "service/domain/export_spec.h"
+#include "service/domain/export_view.h"
+
+namespace gabion::service {
+
+absl::StatusOr<engine::ExportSpec> ExportServing::SpecFor(const v1::Export& exported) const {
+  ASSIGN_OR_RETURN(const engine::ImageSpec image,
+                   images_.ServedSpec(exported.source(), "export.source"));
+  engine::ExportSpec spec = SpecOf(exported, image);
+  if (spec.max_connections == 0 || spec.max_connections > max_connections_) {
+    spec.max_connections = max_connections_;
+  }
+  return spec;
+}
+
+ExportServing::State ExportServing::Serve(const v1::Export& exported) const {
+  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported));
+  State state =
+      Await<State>([&](auto done) { engine_.CreateExport(std::move(spec), std::move(done)); });
+  if (!state.ok()) return FromEngine(state.status(), About(exported));
+  return state;
+}
+
+ExportServing::State ExportServing::Change(const v1::Export& exported) const {
+  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported));
+  State state =
+      Await<State>([&](auto done) { engine_.UpdateExport(std::move(spec), std::move(done)); });
+  if (!state.ok()) return FromEngine(state.status(), About(exported));
+  return state;
+}
+
+ExportServing::State ExportServing::ServeOrChange(const v1::Export& exported) const {
+  return Look({exported.name()}).front().ok() ? Change(exported) : Serve(exported);
+}
+
+ExportServing::State ExportServing::Check(const v1::Export& exported) const {
+  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported));
+  State state =
+      Await<State>([&](auto done) { engine_.CheckExport(std::move(spec), std::move(done)); });
+  if (!state.ok()) return FromEngine(state.status(), About(exported));
+  return state;
+}
+
+std::vector<ExportServing::State> ExportServing::Look(const std::vector<std::string>& names) const {
+  if (names.empty()) return {};
+  std::vector<State> states =
+      Await<std::vector<State>>([&](auto done) { engine_.GetExports(names, std::move(done)); });
+  states.resize(names.size(), absl::UnavailableError("The data plane has stopped."));
+  return states;
+}
+
+absl::Status ExportServing::Stop(const v1::Export& exported, engine::DeleteMode mode) const {
+  const absl::Status status = Await<absl::Status>(
+      [&](auto done) { engine_.DeleteExport(exported.name(), mode, std::move(done)); });
+  if (status.ok() || absl::IsNotFound(status)) return absl::OkStatus();
+  return FromEngine(status, About(exported));
+}
+
+}  // namespace gabion::service

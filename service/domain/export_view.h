@@ -1,0 +1,19 @@
+// Exports as the API tells them.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "gabion/v1/export.pb.h"
+#include "service/domain/condition_log.h"
+#include "service/domain/engine_errors.h"
+
+namespace gabion::service {
+
+// What errors of the engine about `exported` are about.
+EngineCall About(const v1::Export& exported);
+
+// `row` with what is observed: `state` is what the engine says of it, or that it does not serve it.
+v1::Export TellExport(v1::Export row, const absl::StatusOr<engine::ExportState>& state,
+                      const engine::EngineInfo& engine, ConditionLog& conditions);
+
+}  // namespace gabion::service

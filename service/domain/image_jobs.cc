@@ -1,0 +1,178 @@
+#include "service/domain/image_jobs.h"
+
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "google/protobuf/empty.pb.h"
+#include "service/domain/await.h"
+#include "service/domain/image_file.h"
+#include "service/domain/image_manager.h"
+#include "service/domain/image_view.h"
+#include "service/domain/records.h"
+#include "service/errors.h"
+
+namespace gabion::service {
+namespace {
+
+constexpr ByteCount kEverything{std::numeric_limits<int64_t>::max()};
+
+engine::Preallocation PreallocationOf(v1::CreateImageRequest::Preallocation preallocation) {
+  switch (preallocation) {
+    case v1::CreateImageRequest::PREALLOCATION_FALLOC:
+      return engine::Preallocation::kFalloc;
+    case v1::CreateImageRequest::PREALLOCATION_FULL:
+      return engine::Preallocation::kFull;
+    default:
+      return engine::Preallocation::kOff;
+  }
+}
+
+// What the two jobs share: an image, which stays the same one.
+class ImageJob : public Job {
+ public:
+  ImageJob(const ManagerContext& context, Stored<v1::Image> stored)
+      : context_(context),
+        records_(context.store, kImages, kImageType),
+        image_(std::move(stored.resource)) {}
+
+  std::vector<std::string> Locks() const override { return {image_.name()}; }
+
+ protected:
+  // Its row as it is now: labels may have changed since the work began.
+  absl::StatusOr<Stored<v1::Image>> Row() const {
+    ASSIGN_OR_RETURN(Stored<v1::Image> row, records_.Get(image_.name()));
+    if (row.resource.uid() == image_.uid()) return row;
+    return absl::InternalError(absl::StrCat(image_.name(), " is another image by now."));
+  }
+
+  absl::StatusOr<engine::RemovalProgress> Remove(ByteCount budget) const {
+    return Await<absl::StatusOr<engine::RemovalProgress>>(
+        [&](auto done) { context_.engine.RemoveImage(SpecOf(image_), budget, std::move(done)); });
+  }
+
+  const ManagerContext context_;
+  const Records<v1::Image> records_;
+  const v1::Image image_;
+};
+
+class BuildJob final : public ImageJob {
+ public:
+  BuildJob(const ManagerContext& context, Stored<v1::Image> stored, store::v1::BuildWork work)
+      : ImageJob(context, std::move(stored)), work_(std::move(work)) {}
+
+  absl::StatusOr<JobProgress> Work(uint64_t from_bytes, uint64_t budget_bytes) override {
+    const auto progress = Await<absl::StatusOr<engine::BuildProgress>>([&](auto done) {
+      context_.engine.BuildImage(BuildOf(image_, work_), ByteOffset{from_bytes},
+                                 ByteCount{budget_bytes}, std::move(done));
+    });
+    if (!progress.ok()) return BuildError(progress.status(), image_, work_);
+    return JobProgress{progress->done.value, progress->total.value, progress->complete};
+  }
+
+  absl::StatusOr<JobOutcome> Finish() override {
+    ASSIGN_OR_RETURN(Stored<v1::Image> row, Row());
+    const auto info = Await<absl::StatusOr<engine::ImageInfo>>(
+        [&](auto done) { context_.engine.StatImage(SpecOf(row.resource), std::move(done)); });
+    if (!info.ok()) return FromEngine(info.status(), About(row.resource));
+    v1::Image& image = row.resource;
+    image.set_state(v1::Image::STATE_ACTIVE);
+    image.set_virtual_size_bytes(info->virtual_size.value);
+    image.set_observed_generation(image.generation());
+    image.clear_operation();
+    JobOutcome outcome;
+    outcome.steps.push_back(records_.Saving(image, row.revision));
+    outcome.response.PackFrom(TellImage(image, info, context_.index, context_.conditions));
+    return outcome;
+  }
+
+  absl::StatusOr<JobOutcome> Undo(const absl::Status& /*why*/) override {
+    ASSIGN_OR_RETURN(const engine::RemovalProgress removed, Remove(kEverything));
+    if (!removed.complete) return absl::UnavailableError("The file is not removed yet.");
+    ASSIGN_OR_RETURN(const Stored<v1::Image> row, Row());
+    context_.conditions.Forget(image_.uid());
+    JobOutcome outcome;
+    outcome.steps.push_back(records_.Erasing(row));
+    return outcome;
+  }
+
+ private:
+  const store::v1::BuildWork work_;
+};
+
+class RemovalJob final : public ImageJob {
+ public:
+  using ImageJob::ImageJob;
+
+  absl::StatusOr<JobProgress> Work(uint64_t /*from_bytes*/, uint64_t budget_bytes) override {
+    const auto progress = Remove(ByteCount{budget_bytes});
+    if (!progress.ok()) return FromEngine(progress.status(), About(image_));
+    return JobProgress{progress->done.value, progress->total.value, progress->complete};
+  }
+
+  absl::StatusOr<JobOutcome> Finish() override {
+    ASSIGN_OR_RETURN(const Stored<v1::Image> row, Row());
+    context_.conditions.Forget(image_.uid());
+    JobOutcome outcome;
+    outcome.steps.push_back(records_.Erasing(row));
+    outcome.response.PackFrom(google::protobuf::Empty());
+    return outcome;
+  }
+
+  // While the file has its name, nothing has happened to it; afterwards it can only be deleted
+  // again.
+  absl::StatusOr<JobOutcome> Undo(const absl::Status& why) override {
+    ASSIGN_OR_RETURN(Stored<v1::Image> row, Row());
+    v1::Image& image = row.resource;
+    const auto info = Await<absl::StatusOr<engine::ImageInfo>>(
+        [&](auto done) { context_.engine.StatImage(SpecOf(image), std::move(done)); });
+    image.set_state(info.ok() ? v1::Image::STATE_ACTIVE : v1::Image::STATE_FAILED);
+    if (!info.ok()) *image.mutable_state_error() = ToRpcStatus(why);
+    image.clear_operation();
+    JobOutcome outcome;
+    outcome.steps.push_back(records_.Saving(image, row.revision));
+    return outcome;
+  }
+
+  bool CanCancel() const override { return false; }
+  bool RetriesTransient() const override { return true; }
+};
+
+}  // namespace
+
+engine::ImageBuild BuildOf(const v1::Image& image, const store::v1::BuildWork& work) {
+  engine::ImageBuild build;
+  build.spec = SpecOf(image);
+  build.size = ByteCount{image.virtual_size_bytes()};
+  build.preallocation = PreallocationOf(work.preallocation());
+  build.source_file = work.source_file();
+  build.move = work.move();
+  return build;
+}
+
+absl::Status BuildError(const absl::Status& status, const v1::Image& image,
+                        const store::v1::BuildWork& work) {
+  EngineCall call = About(image);
+  if (!work.source_file().empty()) call.file_field = "source_file";
+  return FromEngine(status, call);
+}
+
+absl::StatusOr<std::unique_ptr<Job>> NewBuildJob(const ManagerContext& context,
+                                                 const v1::JobMetadata& metadata,
+                                                 const store::v1::Job& stored) {
+  const Records<v1::Image> records(context.store, kImages, kImageType);
+  ASSIGN_OR_RETURN(Stored<v1::Image> image, records.Get(metadata.target()));
+  return std::make_unique<BuildJob>(context, std::move(image), stored.build());
+}
+
+absl::StatusOr<std::unique_ptr<Job>> NewRemovalJob(const ManagerContext& context,
+                                                   const v1::JobMetadata& metadata,
+                                                   const store::v1::Job& /*stored*/) {
+  const Records<v1::Image> records(context.store, kImages, kImageType);
+  ASSIGN_OR_RETURN(Stored<v1::Image> image, records.Get(metadata.target()));
+  return std::make_unique<RemovalJob>(context, std::move(image));
+}
+
+}  // namespace gabion::service

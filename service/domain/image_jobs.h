@@ -1,0 +1,36 @@
+// The work of image operations: making a file, removing one.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "engine/engine.h"
+#include "gabion/store/v1/records.pb.h"
+#include "gabion/v1/image.pb.h"
+#include "service/domain/job.h"
+#include "service/domain/manager_context.h"
+
+namespace gabion::service {
+
+// What the engine is asked to make for `image`.
+engine::ImageBuild BuildOf(const v1::Image& image, const store::v1::BuildWork& work);
+
+// Where a request says what may be at fault when `work` fails for `image`.
+absl::Status BuildError(const absl::Status& status, const v1::Image& image,
+                        const store::v1::BuildWork& work);
+
+// The jobs of KIND_CREATE and KIND_IMPORT: the file is made piece by piece, then the image is
+// STATE_ACTIVE; one that fails or is cancelled takes file and row away again. `context` is copied;
+// what it refers to outlives the job.
+absl::StatusOr<std::unique_ptr<Job>> NewBuildJob(const ManagerContext& context,
+                                                 const v1::JobMetadata& metadata,
+                                                 const store::v1::Job& stored);
+
+// The job of KIND_DELETE: the file is removed piece by piece, then the row. There is no way back:
+// cancelling it does nothing.
+absl::StatusOr<std::unique_ptr<Job>> NewRemovalJob(const ManagerContext& context,
+                                                   const v1::JobMetadata& metadata,
+                                                   const store::v1::Job& stored);
+
+}  // namespace gabion::service
