@@ -60,10 +60,16 @@ class OperationsApi::Wait final : public grpc::ServerUnaryReactor,
        const WaitOperationRequest* request, Operation* response)
       : api_(api), request_(*request), deadline_(context->deadline()), response_(response) {}
 
-  // On the executor.
-  void Begin() {
-    const absl::Status status = Arm();
-    if (!status.ok()) End(status);
+  // On the executor, or, if that takes nothing more, with the error of that anywhere.
+  void Begin(absl::Status status = absl::OkStatus()) {
+    if (status.ok()) status = Arm();
+    {
+      const std::lock_guard lock(mutex_);
+      begun_ = true;
+      if (!ended_ && status.ok()) return;
+      if (!std::exchange(ended_, true)) why_ = status;
+    }
+    Answer();
   }
 
   // The first call counts. Any thread; does not block.
@@ -71,12 +77,12 @@ class OperationsApi::Wait final : public grpc::ServerUnaryReactor,
     {
       const std::lock_guard lock(mutex_);
       if (std::exchange(ended_, true)) return;
+      why_ = why;
+      if (!begun_) return;  // Begin() sees it
     }
-    const bool runs = api_.calls_.executor().Run([self = shared_from_this(), why] {
-      self->Disarm();
-      self->Answer(why);
-    });
-    if (!runs) Finish(api_.calls_.Result(kWaitMethod, Draining()));
+    if (!api_.calls_.executor().Run([self = shared_from_this()] { self->Answer(); })) {
+      Finish(api_.calls_.Result(kWaitMethod, Draining()));
+    }
   }
 
   void OnCancel() override { End(absl::CancelledError("The caller has gone.")); }
@@ -93,43 +99,32 @@ class OperationsApi::Wait final : public grpc::ServerUnaryReactor,
     const auto end = [self = shared_from_this()] { self->End(absl::OkStatus()); };
     const uint64_t timer = api_.timers_.After(std::min(timeout, Until(deadline_)), end);
     const uint64_t id = api_.operations_.WhenDone(checked.name(), end);
-    {
-      const std::lock_guard lock(mutex_);
-      timer_ = timer;
-      id_ = id;
-      if (!ended_) return absl::OkStatus();
-    }
-    Disarm();  // it ended before it could know them
+    const std::lock_guard lock(mutex_);
+    timer_ = timer;
+    id_ = id;
     return absl::OkStatus();
   }
 
-  void Disarm() {
-    uint64_t timer;
-    uint64_t id;
-    {
-      const std::lock_guard lock(mutex_);
-      timer = std::exchange(timer_, 0);
-      id = std::exchange(id_, 0);
-    }
-    api_.timers_.Cancel(timer);
-    api_.operations_.Withdraw(id);
-  }
-
-  void Answer(absl::Status why) {
-    if (why.ok()) {
+  // Once it has begun and ended, so that nobody else touches it any more.
+  void Answer() {
+    api_.timers_.Cancel(timer_);
+    api_.operations_.Withdraw(id_);
+    if (why_.ok()) {
       absl::StatusOr<Operation> operation = api_.operations_.Get(request_.name());
-      why = operation.status();
-      if (why.ok()) *response_ = *std::move(operation);
+      why_ = operation.status();
+      if (why_.ok()) *response_ = *std::move(operation);
     }
-    Finish(api_.calls_.Result(kWaitMethod, why));
+    Finish(api_.calls_.Result(kWaitMethod, why_));
   }
 
   OperationsApi& api_;
-  const WaitOperationRequest request_;  // a copy: Arm() may come when the call is over
+  const WaitOperationRequest request_;
   const std::chrono::system_clock::time_point deadline_;
   Operation* const response_;  // lives until it is finished
   std::mutex mutex_;
+  bool begun_ = false;  // the call is not finished before
   bool ended_ = false;
+  absl::Status why_;    // it ended; OK: it is answered as it is then
   uint64_t timer_ = 0;  // 0: none
   uint64_t id_ = 0;     // of WhenDone()
 };
@@ -174,7 +169,7 @@ grpc::ServerUnaryReactor* OperationsApi::WaitOperation(grpc::CallbackServerConte
                                                        Operation* response) {
   auto wait = std::make_shared<Wait>(*this, context, request, response);
   const bool added = Add(wait);
-  if (!added || !calls_.executor().Run([wait] { wait->Begin(); })) wait->End(Draining());
+  if (!added || !calls_.executor().Run([wait] { wait->Begin(); })) wait->Begin(Draining());
   return wait.get();
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "service/domain/watcher.h"
+#include "service/validate.h"
 
 namespace gabion::service {
 namespace {
@@ -124,7 +125,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
   }
 
   absl::Status StartWatch() {
-    absl::Status valid = Prepare(&request_);
+    absl::Status valid = PrepareRequest(&request_);
     if (!valid.ok()) return valid;
     const WatchSources& sources = api_.sources_;
     absl::StatusOr<std::unique_ptr<Watch>> watch =

@@ -9,14 +9,14 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
 #include "service/domain/await.h"
-#include "service/domain/connection_manager.h"
-#include "service/domain/export_manager.h"
+#include "service/domain/connection_view.h"
 #include "service/domain/identity.h"
 #include "service/names.h"
 
 namespace gabion::service {
 namespace {
 
+constexpr std::string_view kExportRows = "exports";
 constexpr std::size_t kPage = 256;  // rows that are read or written at once
 
 Mutation PutConnection(const std::string& export_name, const engine::ConnectionState& state) {
@@ -117,7 +117,7 @@ absl::StatusOr<std::set<std::string>> ConnectionObserver::Exports() const {
   for (const std::string& row : rows_) names.emplace(ParentOf(row));
   std::string after;
   for (bool more = true; more;) {
-    ASSIGN_OR_RETURN(const Page page, store_.List(kExports, after, kPage));
+    ASSIGN_OR_RETURN(const Page page, store_.List(kExportRows, after, kPage));
     for (const Row& row : page.rows) names.insert(row.name);
     more = page.more;
     if (more) after = page.rows.back().name;
@@ -132,7 +132,7 @@ absl::Status ConnectionObserver::Commit(std::vector<Mutation> steps) {
     std::vector<Mutation> part(std::make_move_iterator(first), std::make_move_iterator(last));
     std::set<std::string> exports;
     for (const Mutation& step : part) exports.emplace(ParentOf(step.name));
-    for (const std::string& name : exports) part.push_back(Touch(kExports, name));
+    for (const std::string& name : exports) part.push_back(Touch(kExportRows, name));
     RETURN_IF_ERROR(store_.Commit(part).status());
     for (const Mutation& step : part) {
       if (step.kind == Mutation::Kind::kPut) rows_.insert(step.name);

@@ -1,11 +1,14 @@
 #include "service/domain/operation_manager.h"
 
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
 #include "service/domain/identity.h"
+#include "service/domain/list_query.h"
+#include "service/domain/lister.h"
 #include "service/domain/live_job.h"
 #include "service/domain/live_operations.h"
 #include "service/errors.h"
@@ -55,25 +58,12 @@ void Resuming(LiveJob::Said* said) {
                                                : JobMetadata::STATE_QUEUED);
 }
 
-absl::Status CheckList(const google::longrunning::ListOperationsRequest& request) {
-  if (!request.name().empty() && request.name() != kOperations) {
-    constexpr std::string_view kMessage = "The name must be \"operations\", or left out.";
-    return Error(reason::kNameInvalid, kMessage)
-        .Metadata("value", request.name())
-        .Metadata("allowed", kOperations)
-        .Field("name", kMessage);
+absl::StatusOr<std::vector<Operation>> ParseAll(const std::vector<Row>& rows) {
+  std::vector<Operation> operations;
+  for (const Row& row : rows) {
+    ASSIGN_OR_RETURN(operations.emplace_back(), ParseOperation(row));
   }
-  if (request.page_size() < 0) {
-    constexpr std::string_view kMessage = "A page size is not negative.";
-    return Error(reason::kPageSizeNegative, kMessage)
-        .Metadata("value", std::to_string(request.page_size()))
-        .Field("page_size", kMessage);
-  }
-  if (!request.filter().empty()) {
-    constexpr std::string_view kMessage = "Operations cannot be filtered.";
-    return Error(reason::kFeatureNotBuilt, kMessage).Field("filter", kMessage);
-  }
-  return absl::OkStatus();
+  return operations;
 }
 
 }  // namespace
@@ -211,19 +201,23 @@ absl::StatusOr<Operation> OperationManager::Get(const std::string& name) const {
 
 absl::StatusOr<google::longrunning::ListOperationsResponse> OperationManager::List(
     const google::longrunning::ListOperationsRequest& request) const {
-  RETURN_IF_ERROR(CheckList(request));
-  const std::string query = absl::StrCat(AsAbsl(kOperations), "?", request.filter());
-  ASSIGN_OR_RETURN(const std::string after, impl_->tokens.Open(query, request.page_token()));
-  ASSIGN_OR_RETURN(
-      const Page page,
-      impl_->store.List(kOperations, after, static_cast<size_t>(PageSize(request.page_size()))));
+  if (!request.name().empty() && request.name() != kOperations) {
+    constexpr std::string_view kMessage = "The name must be \"operations\", or left out.";
+    return Error(reason::kNameInvalid, kMessage)
+        .Metadata("value", request.name())
+        .Metadata("allowed", kOperations)
+        .Field("name", kMessage);
+  }
+  google::longrunning::ListOperationsRequest asked = request;
+  asked.clear_name();
+  ASSIGN_OR_RETURN(const ListQuery query,
+                   ListQuery::Parse(asked, Operation::descriptor(), impl_->tokens));
+  ASSIGN_OR_RETURN(Listed<Operation> listed,
+                   ListRows<Operation>(impl_->store, kOperations, {}, query, ParseAll));
   google::longrunning::ListOperationsResponse response;
-  for (const Row& row : page.rows) {
-    ASSIGN_OR_RETURN(*response.add_operations(), ParseOperation(row));
-  }
-  if (page.more) {
-    response.set_next_page_token(impl_->tokens.Seal(query, page.rows.back().name));
-  }
+  response.mutable_operations()->Assign(std::make_move_iterator(listed.resources.begin()),
+                                        std::make_move_iterator(listed.resources.end()));
+  response.set_next_page_token(std::move(listed.next_page_token));
   return response;
 }
 

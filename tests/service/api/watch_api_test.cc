@@ -128,7 +128,11 @@ class WatchApiTest : public testing::Test {
   StoredViews views_{*store_};
   ChangeFeed feed_{*store_};
   Executor executor_{4};
-  Calls calls_{executor_, NullLogger()};
+  ResourceLocks locks_;
+  const PageTokens tokens_{NewPageTokenKey()};
+  RequestLog requests_{*store_, locks_};
+  OperationManager operations_{*store_, locks_, tokens_, NullLogger(), OperationOptions()};
+  Calls calls_{executor_, NullLogger(), requests_, operations_};
   Timers timers_;
   WatchApi api_{calls_, timers_, {*store_, feed_, views_}};
   std::unique_ptr<grpc::Server> server_;

@@ -153,6 +153,13 @@ class JobFixture : public testing::Test {
     EXPECT_TRUE(operation.ok()) << operation.status();
     return operation.value_or(Operation());
   }
+  // A job that stays paused from its beginning.
+  std::string BeginPaused(const std::string& target = kTarget) {
+    const std::string name = Begin(target);
+    EXPECT_TRUE(Pause(name).ok());
+    EXPECT_EQ(MetadataOf(Start(name)).state(), JobMetadata::STATE_PAUSED);
+    return name;
+  }
   Operation Get(const std::string& name) {
     const auto operation = manager_->Get(name);
     EXPECT_TRUE(operation.ok()) << operation.status();

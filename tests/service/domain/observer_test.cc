@@ -8,12 +8,15 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "service/domain/await.h"
 #include "service/domain/change_feed.h"
+#include "service/store/memory_store.h"
 #include "tests/service/domain/fixture.h"
+#include "tests/service/fake_engine.h"
 
 namespace gabion::service {
 namespace {
@@ -29,13 +32,19 @@ engine::ConnectionState State(uint64_t id) {
   return state;
 }
 
-// A store with exports/e and exports/f, whose connections an observer writes.
-class ObserverTest : public DomainFixture {
+// exports/e and exports/f, whose connections an observer writes.
+class ObserverTest : public testing::Test {
  protected:
-  ObserverTest() : feed_(store_) {
-    EXPECT_TRUE(CreateImage("a").ok());
-    EXPECT_TRUE(CreateExport("e", "images/a").ok());
-    EXPECT_TRUE(CreateExport("f", "images/a").ok());
+  ObserverTest() : kept_(NewMemoryStore()), store_(*kept_), engine_(files_), feed_(store_) {
+    for (const char* name : {"exports/e", "exports/f"}) {
+      EXPECT_TRUE(store_.Commit({Put("exports", name, "")}).ok());
+      engine::ExportSpec spec;
+      spec.name = name;
+      spec.nbd_name = name;
+      EXPECT_TRUE(Await<absl::StatusOr<engine::ExportState>>([&](auto done) {
+                    engine_.CreateExport(spec, std::move(done));
+                  }).ok());
+    }
     feed_.Subscribe([this] {
       const std::lock_guard lock(mutex_);
       changed_.notify_all();
@@ -52,17 +61,17 @@ class ObserverTest : public DomainFixture {
     options.gather = std::chrono::milliseconds(1);
     options.retry = std::chrono::milliseconds(1);
     options.max_events = max_events;
-    observer_ = std::make_unique<ConnectionObserver>(*engine_, store_, NullLogger(), options);
+    observer_ = std::make_unique<ConnectionObserver>(engine_, store_, NullLogger(), options);
     const absl::Status started = observer_->Start();
     ASSERT_TRUE(started.ok()) << started;
   }
   void Connect(const std::string& export_name, uint64_t id) {
-    engine_->AddConnection(export_name, State(id));
+    engine_.AddConnection(export_name, State(id));
     observer_->inbox()->Connected(export_name, State(id));
   }
   void Disconnect(const std::string& export_name, uint64_t id) {
     const absl::Status closed = Await<absl::Status>(
-        [&](auto done) { engine_->CloseConnection(export_name, id, std::move(done)); });
+        [&](auto done) { engine_.CloseConnection(export_name, id, std::move(done)); });
     EXPECT_TRUE(closed.ok()) << closed;
     observer_->inbox()->Disconnected(export_name, id);
   }
@@ -112,6 +121,10 @@ class ObserverTest : public DomainFixture {
     changed_.notify_all();
   }
 
+  FakeFiles files_;
+  const std::unique_ptr<MetadataStore> kept_;
+  GatedStore store_;
+  FakeEngine engine_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool held_ = false;
@@ -205,7 +218,7 @@ TEST_F(ObserverTest, AnExportThatIsGoneHasNoConnectionsAfterAResync) {
   AwaitRows({"exports/e/connections/1"});
   HoldACommit([&] { Connect("exports/f", 2); });
   EXPECT_TRUE(Await<absl::Status>([&](auto done) {
-                engine_->DeleteExport("exports/e", engine::DeleteMode::kHard, std::move(done));
+                engine_.DeleteExport("exports/e", engine::DeleteMode::kHard, std::move(done));
               }).ok());
   observer_->inbox()->Disconnected("exports/e", 1);
   Connect("exports/f", 3);

@@ -16,13 +16,6 @@ using testing::ElementsAre;
 
 class OperationManagerTest : public JobFixture {
  protected:
-  // A job that stays paused from its beginning.
-  std::string BeginPaused(const std::string& target = kTarget) {
-    const std::string name = Begin(target);
-    EXPECT_TRUE(Pause(name).ok());
-    EXPECT_EQ(MetadataOf(Start(name)).state(), JobMetadata::STATE_PAUSED);
-    return name;
-  }
   Operation AddDone() {
     v1::Image image;
     image.set_name("images/done");
@@ -155,6 +148,23 @@ TEST_F(OperationManagerTest, ListsAllInPages) {
   request.set_page_size(0);
   request.set_name("operations");
   EXPECT_EQ(manager_->List(request)->operations_size(), 5);
+}
+
+TEST_F(OperationManagerTest, ListsWhatAFilterAsksFor) {
+  AddDone();
+  const std::string paused = BeginPaused();
+  ListOperationsRequest request;
+  const auto only = [&](const std::string& filter) {
+    request.set_filter(filter);
+    const auto page = manager_->List(request);
+    EXPECT_TRUE(page.ok()) << page.status();
+    return page.ok() && page->operations_size() == 1 ? page->operations(0).name() : "";
+  };
+  EXPECT_EQ(only("done = false AND metadata.target = \"images/a\""), paused);
+  EXPECT_EQ(only("metadata.state = STATE_PAUSED"), paused);
+  EXPECT_NE(only("done = true"), paused);
+  request.set_filter("nothing = 1");
+  EXPECT_EQ(ListReason(request), "FILTER_EXPRESSION_INVALID");
 }
 
 TEST_F(OperationManagerTest, RefusesListsThatMakeNoSense) {
