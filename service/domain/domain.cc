@@ -38,9 +38,24 @@ Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std
       server_info_(engine, std::move(options.facts)),
       maintenance_(store, requests_, operations_, logger, options.maintenance),
       views_(pools_, images_, exports_, connections_,
-             [this](const std::string& name) { return operations_.Get(name); }) {}
+             [this](const std::string& name) { return operations_.Get(name); }),
+      observer_(engine, store, logger,
+                {.changed = [this](const std::string& name) { exports_.ClientLeft(name); }}) {}
+
+void Domain::Observe() {
+  engine::Observer observer;
+  observer.connected = [inbox = observer_.inbox()](const std::string& export_name,
+                                                   const engine::ConnectionState& state) {
+    inbox->Connected(export_name, state);
+  };
+  observer.disconnected = [inbox = observer_.inbox()](const std::string& export_name, uint64_t id) {
+    inbox->Disconnected(export_name, id);
+  };
+  context_.engine.SetObserver(std::move(observer));
+}
 
 void Domain::Stop() {
+  observer_.Stop();
   maintenance_.Stop();
   exports_.Stop();
   images_.Stop();
@@ -54,6 +69,8 @@ absl::StatusOr<std::unique_ptr<Domain>> Domain::Open(engine::Engine& engine, Met
   std::unique_ptr<Domain> domain(
       new Domain(engine, store, logger, std::move(key), std::move(options)));
   RETURN_IF_ERROR(domain->pools_.Open(pools));
+  RETURN_IF_ERROR(domain->observer_.Start());
+  domain->Observe();
   RETURN_IF_ERROR(domain->images_.Recover());
   RETURN_IF_ERROR(domain->exports_.Recover());
   RETURN_IF_ERROR(domain->operations_.Recover());

@@ -19,6 +19,7 @@
 #include "service/domain/intents.h"
 #include "service/domain/maintenance.h"
 #include "service/domain/manager_context.h"
+#include "service/domain/observer.h"
 #include "service/domain/operation_manager.h"
 #include "service/domain/page_token.h"
 #include "service/domain/pool_manager.h"
@@ -71,6 +72,9 @@ class Domain {
   Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std::string token_key,
          DomainOptions options);
 
+  // Has the engine tell the observer of its connections.
+  void Observe();
+
   ChangeFeed feed_;
   ResourceLocks locks_;
   ExportIndex index_;
@@ -88,6 +92,7 @@ class Domain {
   ServerInfoSource server_info_;
   Maintenance maintenance_;
   DomainViews views_;
+  ConnectionObserver observer_;
 };
 
 }  // namespace gabion::service
