@@ -169,7 +169,7 @@ T ResultOf(const absl::Status& failure, const std::function<T()>& work) {
 }  // namespace internal
 
 template <typename T>
-void FakeEngine::Do(const std::string& method, Callback<T> done, std::function<T()> work) {
+void FakeEngine::Do(const std::string& method, engine::Callback<T> done, std::function<T()> work) {
   thread_.Run([this, method, done = std::move(done), work = std::move(work)]() mutable {
     absl::Status failure;
     {
