@@ -36,11 +36,13 @@ engine::ConnectionState State(uint64_t id) {
 class ObserverTest : public testing::Test {
  protected:
   ObserverTest() : kept_(NewMemoryStore()), store_(*kept_), engine_(files_), feed_(store_) {
+    files_.Put("a.raw", {"a uid", std::string(4096, 'x'), false});
     for (const char* name : {"exports/e", "exports/f"}) {
       EXPECT_TRUE(store_.Commit({Put("exports", name, "")}).ok());
       engine::ExportSpec spec;
       spec.name = name;
       spec.nbd_name = name;
+      spec.image.file_name = "a.raw";
       EXPECT_TRUE(Await<absl::StatusOr<engine::ExportState>>([&](auto done) {
                     engine_.CreateExport(spec, std::move(done));
                   }).ok());
