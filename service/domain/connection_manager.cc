@@ -6,6 +6,7 @@
 
 #include "engine/base/status_macros.h"
 #include "service/domain/await.h"
+#include "service/domain/connection_view.h"
 #include "service/domain/engine_errors.h"
 #include "service/domain/identity.h"
 #include "service/domain/list_query.h"
@@ -17,24 +18,6 @@ namespace gabion::service {
 namespace {
 
 constexpr std::string_view kConnectionType = "gabion/Connection";
-
-v1::Connection Describe(const std::string& export_name, const engine::ConnectionState& state) {
-  v1::Connection connection;
-  connection.set_name(FormatConnectionName({export_name, state.id}));
-  connection.set_peer_address(state.peer);
-  connection.mutable_connect_time()->set_seconds(state.connect_time_us / 1'000'000);
-  connection.mutable_connect_time()->set_nanos(
-      static_cast<int32_t>(state.connect_time_us % 1'000'000 * 1'000));
-  connection.set_requested_block_sizes(state.requested_block_sizes);
-  connection.set_structured_replies(state.structured_replies);
-  connection.set_spec_generation(state.spec_generation);
-  connection.set_unaligned_requests(state.unaligned_requests);
-  connection.set_rejected_requests(state.rejected_requests);
-  connection.set_negotiated_minimum_bytes(state.minimum_bytes);
-  connection.set_negotiated_preferred_bytes(state.preferred_bytes);
-  connection.set_negotiated_maximum_payload_bytes(state.maximum_payload_bytes);
-  return connection;
-}
 
 // By exports, and oldest first.
 bool IsBefore(const v1::Connection& a, const v1::Connection& b) {
@@ -66,7 +49,7 @@ absl::StatusOr<v1::Connection> ConnectionManager::Get(const std::string& name) c
   if (!parsed.has_value()) return NotFound(kConnectionType, name);
   ASSIGN_OR_RETURN(const std::vector<engine::ConnectionState> all, All(parsed->export_name));
   for (const engine::ConnectionState& state : all) {
-    if (state.id == parsed->id) return Describe(parsed->export_name, state);
+    if (state.id == parsed->id) return DescribeConnection(parsed->export_name, state);
   }
   return NotFound(kConnectionType, name);
 }
@@ -86,7 +69,7 @@ absl::StatusOr<v1::ListConnectionsResponse> ConnectionManager::List(
     const auto states = All(export_name);
     if (of_all && absl::IsNotFound(states.status())) continue;  // deleted meanwhile
     if (!states.ok()) return states.status();
-    for (const auto& state : *states) connections.push_back(Describe(export_name, state));
+    for (const auto& state : *states) connections.push_back(DescribeConnection(export_name, state));
   }
   MemoryPage<v1::Connection> page = PageOf(std::move(connections), query, IsBefore);
   for (v1::Connection& connection : page.resources) {
