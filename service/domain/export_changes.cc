@@ -20,7 +20,9 @@ using google::longrunning::Operation;
 constexpr int64_t kDefaultDrainSeconds = 30;
 
 // True if both say the same about why an export cannot be served.
-bool SameObstacle(const absl::Status& a, const absl::Status& b) {
+bool SameObstacle(const google::rpc::Status& told, const absl::Status& now) {
+  const absl::Status a = FromRpcStatus(told);
+  const absl::Status b = FromRpcStatus(ToRpcStatus(now));  // with the reason that it is told with
   return a.code() == b.code() && InfoOf(a).reason() == InfoOf(b).reason();
 }
 
@@ -125,7 +127,7 @@ absl::StatusOr<v1::Export> ExportManager::Apply(const StoredExport& before, v1::
     if (failed) reconciler_.Remove(name);
     return Settle(call.request, row, written.revision, Tell(row, state));
   }
-  if (failed && SameObstacle(FromRpcStatus(row.state_error()), state.status())) {
+  if (failed && SameObstacle(row.state_error(), state.status())) {
     *row.mutable_state_error() = ToRpcStatus(state.status());
     return Settle(call.request, row, written.revision, Tell(row, state));
   }
