@@ -2,13 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 
 #include <cstdint>
 #include <limits>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/image.h"
@@ -28,20 +26,6 @@ absl::Status CheckBeforeServing(int fd, const ImageSpec& spec) {
   if (owner == Owner::kAnother) return Replaced(spec, "the file belongs to another image");
   if (owner == Owner::kNobody) io::SetFileUid(fd, spec.uid).IgnoreError();  // read-only: as it was
   return absl::OkStatus();
-}
-
-// OK if the file still has the image's name. Called with the locks held, which whoever removes it
-// takes first: between opening a file and locking it, it may have been removed.
-absl::Status CheckStillThere(const io::Directory& pool, const ImageSpec& spec, int fd) {
-  const absl::StatusOr<io::UniqueFd> named = pool.Open(spec.file_name, {});
-  if (!named.ok()) return ReasonFor(named.status(), spec);
-  struct stat held;
-  struct stat found;
-  if (fstat(fd, &held) != 0 || fstat(named->get(), &found) != 0) {
-    return Annotate(io::ErrnoStatus(errno, "fstat"), spec.name);
-  }
-  if (held.st_dev == found.st_dev && held.st_ino == found.st_ino) return absl::OkStatus();
-  return absl::NotFoundError(absl::StrCat(spec.name, ": the file has just been removed"));
 }
 
 // All of it at once. On error there is no file.
@@ -68,7 +52,7 @@ absl::StatusOr<OpenedImage> OpenImageFile(const io::Directory& pool, const Image
   if (!lock_fd.valid()) return Annotate(io::ErrnoStatus(errno, "dup"), spec.name);
   io::FileLock lock(lock_fd.get());
   RETURN_IF_ERROR(LockImage(spec.name, lock, io::LockMode::kReader));
-  RETURN_IF_ERROR(CheckStillThere(pool, spec, lock_fd.get()));
+  RETURN_IF_ERROR(CheckStillNamed(pool, spec, lock_fd.get()));
   return OpenedImage{*std::move(file), std::move(lock_fd), lock};
 }
 

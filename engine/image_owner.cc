@@ -1,11 +1,16 @@
 #include "engine/image_owner.h"
 
+#include <errno.h>
+#include <sys/stat.h>
+
 #include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
+#include "engine/io/errno_status.h"
+#include "engine/io/unique_fd.h"
 
 namespace gabion::engine {
 namespace {
@@ -73,6 +78,18 @@ absl::StatusOr<bool> IsOurs(const io::Directory& pool, const ImageSpec& spec) {
   if (uid.status().code() == absl::StatusCode::kUnimplemented) return false;
   RETURN_IF_ERROR(uid.status());
   return uid->has_value() && **uid == spec.uid;
+}
+
+absl::Status CheckStillNamed(const io::Directory& pool, const ImageSpec& spec, int fd) {
+  const absl::StatusOr<io::UniqueFd> named = pool.Open(spec.file_name, {});
+  if (!named.ok()) return ReasonFor(named.status(), spec);
+  struct stat held;
+  struct stat found;
+  if (fstat(fd, &held) != 0 || fstat(named->get(), &found) != 0) {
+    return Annotate(io::ErrnoStatus(errno, "fstat"), spec.name);
+  }
+  if (held.st_dev == found.st_dev && held.st_ino == found.st_ino) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat(spec.name, ": the file has just been removed"));
 }
 
 absl::Status Replaced(const ImageSpec& spec, std::string_view what) {

@@ -31,6 +31,10 @@ absl::Status SetIdentity(int fd, const ImageSpec& spec);
 // True if the image's file exists and says that it is this image's.
 absl::StatusOr<bool> IsOurs(const io::Directory& pool, const ImageSpec& spec);
 
+// OK if the open file still has the image's name. Called with the locks held, which whoever removes
+// it takes first: between opening a file and locking it, it may have been removed.
+absl::Status CheckStillNamed(const io::Directory& pool, const ImageSpec& spec, int fd);
+
 // kFailedPrecondition IMAGE_REPLACED.
 absl::Status Replaced(const ImageSpec& spec, std::string_view what);
 // kAlreadyExists RESOURCE_EXISTS.

@@ -74,6 +74,31 @@ TEST_P(EngineImagesTest, AnImageIsMadeServedAndRemovedOverRestarts) {
   EXPECT_TRUE(fs::is_empty(directory_ / "images"));
 }
 
+// Both at once, again and again: whoever comes second finds the file gone, or in use.
+TEST_P(EngineImagesTest, AnImageIsNotServedOnceItsRemovalHasBegun) {
+  const ImageBuild build{
+      .spec = Image("a"), .size = ByteCount{256 * kKiB}, .preallocation = Preallocation::kFalloc};
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_TRUE(Build(build, 0, kGiB).ok());
+    std::promise<absl::Status> served;
+    std::promise<absl::Status> removed;
+    engine_->CreateExport(Export("e", "a"), [&](const absl::StatusOr<ExportState>& state) {
+      served.set_value(state.status());
+    });
+    engine_->RemoveImage(Image("a"), ByteCount{4096},
+                         [&](const absl::StatusOr<RemovalProgress>& progress) {
+                           removed.set_value(progress.status());
+                         });
+    const absl::Status serving = served.get_future().get();
+    const absl::Status removing = removed.get_future().get();
+    EXPECT_FALSE(serving.ok() && removing.ok()) << i;
+    if (serving.ok()) {
+      ASSERT_TRUE(DeleteExport("exports/e", DeleteMode::kHard).ok());
+    }
+    ASSERT_TRUE(Remove("a", kGiB).ok());
+  }
+}
+
 TEST_P(EngineImagesTest, SweepingKeepsWhatIsAskedFor) {
   const ImageBuild build{
       .spec = Image("a"), .size = ByteCount{kMiB}, .preallocation = Preallocation::kFull};

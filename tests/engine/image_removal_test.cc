@@ -8,6 +8,7 @@
 
 #include "engine/base/reason.h"
 #include "engine/image_build.h"
+#include "engine/image_owner.h"
 #include "engine/io/file_lock.h"
 #include "tests/engine/image_files_fixture.h"
 
@@ -141,6 +142,17 @@ TEST_F(ImageRemovalTest, FileThatAnotherProcessHoldsIsLeftAlone) {
   EXPECT_TRUE(CheckImageRemoval(*pool_, Spec("a")).ok());
   EXPECT_THAT(Names(), ElementsAre("a.raw")) << "checking changes nothing";
   EXPECT_TRUE(Piece("a", 2 * kMiB).complete);
+}
+
+TEST_F(ImageRemovalTest, WhoeverHasOpenedTheFileLearnsThatItIsGoing) {
+  MakeImage("a", kMiB);
+  const absl::StatusOr<io::UniqueFd> file = pool_->Open("a.raw", {});
+  EXPECT_TRUE(CheckStillNamed(*pool_, Spec("a"), file->get()).ok());
+  EXPECT_FALSE(Piece("a", 4096).complete);
+  EXPECT_EQ(CheckStillNamed(*pool_, Spec("a"), file->get()).code(), absl::StatusCode::kNotFound);
+  MakeImage("a", 4096);
+  EXPECT_EQ(CheckStillNamed(*pool_, Spec("a"), file->get()).code(), absl::StatusCode::kNotFound)
+      << "another file of that name";
 }
 
 TEST_F(ImageRemovalTest, SweepingTakesWorkFilesThatNobodyKeeps) {
