@@ -116,26 +116,38 @@ class EngineImpl final : public Engine {
     });
   }
 
-  void BuildImage(ImageBuild, ByteOffset, ByteCount,
+  void BuildImage(ImageBuild build, ByteOffset from, ByteCount budget,
                   Callback<absl::StatusOr<BuildProgress>> done) override {
-    std::move(done)(absl::UnimplementedError("building in pieces"));
+    Dispatch(std::move(done), [this, build = std::move(build), from, budget]() mutable {
+      return home_->BuildImage(std::move(build), from, budget);
+    });
   }
 
-  void CheckBuild(ImageBuild, Callback<absl::StatusOr<BuildProgress>> done) override {
-    std::move(done)(absl::UnimplementedError("building in pieces"));
+  void CheckBuild(ImageBuild build, Callback<absl::StatusOr<BuildProgress>> done) override {
+    Dispatch(std::move(done), [this, build = std::move(build)]() mutable {
+      return home_->CheckBuild(std::move(build));
+    });
   }
 
-  void RemoveImage(ImageSpec, ByteCount, Callback<absl::StatusOr<RemovalProgress>> done) override {
-    std::move(done)(absl::UnimplementedError("removing in pieces"));
+  void RemoveImage(ImageSpec spec, ByteCount budget,
+                   Callback<absl::StatusOr<RemovalProgress>> done) override {
+    Dispatch(std::move(done), [this, spec = std::move(spec), budget]() mutable {
+      return home_->RemoveImage(std::move(spec), budget);
+    });
   }
 
-  void CheckRemoval(ImageSpec, Callback<absl::Status> done) override {
-    std::move(done)(absl::UnimplementedError("removing in pieces"));
+  void CheckRemoval(ImageSpec spec, Callback<absl::Status> done) override {
+    Dispatch(std::move(done), [this, spec = std::move(spec)]() mutable {
+      return home_->CheckRemoval(std::move(spec));
+    });
   }
 
-  void SweepPool(std::string, std::vector<std::string>,
+  void SweepPool(std::string pool, std::vector<std::string> keep_uids,
                  Callback<absl::StatusOr<std::vector<std::string>>> done) override {
-    std::move(done)(absl::UnimplementedError("sweeping"));
+    Dispatch(std::move(done),
+             [this, pool = std::move(pool), keep = std::move(keep_uids)]() mutable {
+               return home_->SweepPool(std::move(pool), std::move(keep));
+             });
   }
 
   void GrowImage(ImageSpec spec, ByteCount size,

@@ -174,13 +174,10 @@ class Engine {
   virtual absl::Status AddPool(const std::string& name, const std::string& directory) = 0;
   virtual void GetPool(std::string name, Callback<absl::StatusOr<PoolInfo>> done) = 0;
 
-  // Creates the file, filled with a hole; durable when done. kAlreadyExists if there is a file of
-  // that name that does not carry `spec.uid`; a file that does carry it is taken over, so that a
-  // repeated call succeeds.
+  // BuildImage() of a new image without preallocation in one piece; on error nothing is left.
   virtual void CreateImage(ImageSpec spec, ByteCount size,
                            Callback<absl::StatusOr<ImageInfo>> done) = 0;
-  // Makes the image's file from `source_file` of the same pool: a copy that keeps holes, or with
-  // `move` the file itself.
+  // BuildImage() from `source_file` in one piece; on error nothing is left.
   virtual void ImportImage(ImageSpec spec, std::string source_file, bool move,
                            Callback<absl::StatusOr<ImageInfo>> done) = 0;
   // Does the next piece of making the image's file: about `budget` bytes of work from `from` on,
@@ -220,8 +217,7 @@ class Engine {
   // already.
   virtual void GrowImage(ImageSpec spec, ByteCount size,
                          Callback<absl::StatusOr<ImageInfo>> done) = 0;
-  // Removes the file; OK if it is gone already. kFailedPrecondition IMAGE_IN_USE while an export or
-  // target uses it.
+  // RemoveImage() in one piece.
   virtual void DeleteImage(ImageSpec spec, Callback<absl::Status> done) = 0;
 
   // Opens the image (unless it is open), takes its locks and serves it. kAlreadyExists for a name

@@ -43,6 +43,13 @@ class Home final : public ExportSink {
   Task<std::vector<absl::StatusOr<ImageInfo>>> StatImages(std::vector<ImageSpec> specs);
   Task<absl::StatusOr<ImageInfo>> GrowImage(ImageSpec spec, ByteCount size);
   Task<absl::Status> DeleteImage(ImageSpec spec);
+  Task<absl::StatusOr<BuildProgress>> BuildImage(ImageBuild build, ByteOffset from,
+                                                 ByteCount budget);
+  Task<absl::StatusOr<BuildProgress>> CheckBuild(ImageBuild build);
+  Task<absl::StatusOr<RemovalProgress>> RemoveImage(ImageSpec spec, ByteCount budget);
+  Task<absl::Status> CheckRemoval(ImageSpec spec);
+  Task<absl::StatusOr<std::vector<std::string>>> SweepPool(std::string name,
+                                                           std::vector<std::string> keep_uids);
 
   Task<absl::StatusOr<ExportState>> CreateExport(ExportSpec spec);
   Task<absl::StatusOr<ExportState>> UpdateExport(ExportSpec spec);
@@ -115,6 +122,7 @@ class Home final : public ExportSink {
   static bool Visible(const Known& known, bool tcp);
   absl::StatusOr<const io::Directory*> PoolOf(const std::string& name) const;
   absl::StatusOr<ShardServer*> ServerOfExport(const std::string& export_name) const;
+  Task<absl::Status> CheckUnused(const ImageSpec& spec);
   absl::Status CheckNames(const ExportSpec& spec) const;
 
   runtime::Shard& shard_;

@@ -1,5 +1,4 @@
-// What the control plane asks of the home shard: pools, images, and the list of exports.
-#include <algorithm>
+// What the control plane asks of the home shard: pools and the list of exports.
 #include <map>
 #include <optional>
 #include <utility>
@@ -9,7 +8,6 @@
 #include "engine/base/status_macros.h"
 #include "engine/call_on.h"
 #include "engine/home.h"
-#include "engine/image_files.h"
 
 namespace gabion::engine {
 namespace {
@@ -51,73 +49,6 @@ Task<absl::StatusOr<PoolInfo>> Home::GetPool(std::string name) {
                      .available = space->available,
                      .punch_holes = space->punch_holes,
                      .direct_io = space->direct_io};
-}
-
-Task<absl::StatusOr<ImageInfo>> Home::CreateImage(ImageSpec spec, ByteCount size) {
-  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
-  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
-  absl::StatusOr<ImageInfo> info =
-      co_await workers_.Run([&] { return CreateImageFile(*pool, spec, size); });
-  co_return info;
-}
-
-Task<absl::StatusOr<ImageInfo>> Home::ImportImage(ImageSpec spec, std::string source_file,
-                                                  bool move) {
-  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
-  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
-  absl::StatusOr<ImageInfo> info =
-      co_await workers_.Run([&] { return ImportImageFile(*pool, spec, source_file, move); });
-  co_return info;
-}
-
-Task<absl::StatusOr<ImageInfo>> Home::StatImage(ImageSpec spec) {
-  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
-  absl::StatusOr<ImageInfo> info =
-      co_await workers_.Run([&] { return StatImageFile(*pool, spec); });
-  co_return info;
-}
-
-Task<std::vector<absl::StatusOr<ImageInfo>>> Home::StatImages(std::vector<ImageSpec> specs) {
-  constexpr std::size_t kPart = 256;  // other work gets its turn between the parts
-  std::vector<absl::StatusOr<ImageInfo>> infos;
-  infos.reserve(specs.size());
-  while (infos.size() < specs.size()) {
-    const std::size_t end = std::min(infos.size() + kPart, specs.size());
-    std::vector<absl::StatusOr<const io::Directory*>> pools;
-    for (std::size_t i = infos.size(); i < end; ++i) pools.push_back(PoolOf(specs[i].pool));
-    co_await workers_.Run([&] {
-      for (const absl::StatusOr<const io::Directory*>& pool : pools) {
-        const ImageSpec& spec = specs[infos.size()];
-        infos.push_back(pool.ok() ? StatImageFile(**pool, spec) : pool.status());
-      }
-      return true;
-    });
-  }
-  co_return infos;
-}
-
-Task<absl::StatusOr<ImageInfo>> Home::GrowImage(ImageSpec spec, ByteCount size) {
-  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
-  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
-  ShardServer& server = ServerOf(spec.name);
-  auto call = [&server, &spec, size, pool] { return server.GrowImage(spec, size, pool); };
-  absl::StatusOr<ImageInfo> grown = co_await CallOn(shard_, server.shard(), server.tasks(), call);
-  if (!grown.ok()) co_return grown.status();
-  absl::StatusOr<ImageInfo> info =
-      co_await workers_.Run([&] { return StatImageFile(*pool, spec); });
-  co_return info;
-}
-
-Task<absl::Status> Home::DeleteImage(ImageSpec spec) {
-  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
-  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
-  ShardServer& server = ServerOf(spec.name);
-  auto call = [&server, &spec] { return server.CheckUnused(spec.name); };
-  const absl::Status unused = co_await CallOn(shard_, server.shard(), server.tasks(), call);
-  if (!unused.ok()) co_return unused;
-  // Whoever opens it from here on finds no file: exports and targets open by name.
-  absl::Status deleted = co_await workers_.Run([&] { return DeleteImageFile(*pool, spec); });
-  co_return deleted;
 }
 
 absl::Status Home::CheckNames(const ExportSpec& spec) const {

@@ -30,6 +30,5 @@ absl::StatusOr<ImageInfo> CreateImageFile(const io::Directory& pool, const Image
 absl::StatusOr<ImageInfo> ImportImageFile(const io::Directory& pool, const ImageSpec& spec,
                                           const std::string& source_file, bool move);
 absl::StatusOr<ImageInfo> StatImageFile(const io::Directory& pool, const ImageSpec& spec);
-absl::Status DeleteImageFile(const io::Directory& pool, const ImageSpec& spec);
 
 }  // namespace gabion::engine

@@ -158,9 +158,11 @@ Task<absl::StatusOr<ImageInfo>> ShardServer::GrowImage(ImageSpec spec, ByteCount
   co_return info;
 }
 
-Task<absl::Status> ShardServer::CheckUnused(std::string image_name) {
+Task<absl::Status> ShardServer::CheckUnused(ImageSpec spec) {
+  const std::string image_name = spec.name;
   const KeyedMutex::Lock lock = co_await opening_.Acquire(image_name);
-  if (!images_.contains(image_name)) co_return absl::OkStatus();
+  const auto open = images_.find(image_name);
+  if (open == images_.end() || open->second->spec().uid != spec.uid) co_return absl::OkStatus();
   std::string exports;
   for (const auto& [name, served] : exports_) {
     if (served->spec.image.name != image_name) continue;

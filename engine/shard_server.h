@@ -92,8 +92,8 @@ class ShardServer final : private Image::GrowthObserver {
   Task<absl::StatusOr<std::optional<ImageInfo>>> OpenImageInfo(std::string image_name);
   Task<absl::StatusOr<ImageInfo>> GrowImage(ImageSpec spec, ByteCount size,
                                             const io::Directory* pool);
-  // Fails with IMAGE_IN_USE if the image is open.
-  Task<absl::Status> CheckUnused(std::string image_name);
+  // Fails with IMAGE_IN_USE if this incarnation of the image is open.
+  Task<absl::Status> CheckUnused(ImageSpec spec);
 
   // Opens the image and counts a user, until ReleaseImage().
   Task<absl::StatusOr<Image*>> AcquireImage(ImageSpec spec, const io::Directory* pool,

@@ -16,6 +16,8 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/io/errno_status.h"
@@ -24,7 +26,8 @@ namespace gabion::io {
 namespace {
 
 constexpr char kUidAttribute[] = "user.gabion.uid";
-constexpr std::size_t kMaxUid = 255;
+constexpr char kSourceAttribute[] = "user.gabion.source";
+constexpr std::size_t kMaxAttribute = 255;
 
 absl::Status LeadsOutside() {
   return WithReason(absl::PermissionDeniedError("the name leads outside the pool"),
@@ -119,6 +122,22 @@ DirectoryEntry EntryOf(std::string name, const struct stat& details) {
 absl::Status SyncDirectory(int fd) {
   if (fsync(fd) != 0) return Failed(errno, "fsync of the directory");
   return absl::OkStatus();
+}
+
+absl::Status SetAttribute(int fd, const char* name, std::string_view value) {
+  if (fsetxattr(fd, name, value.data(), value.size(), 0) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, "fsetxattr");
+}
+
+absl::StatusOr<std::optional<std::string>> GetAttribute(int fd, const char* name) {
+  std::array<char, kMaxAttribute> value;
+  const ssize_t length = fgetxattr(fd, name, value.data(), value.size());
+  if (length >= 0) return std::string(value.data(), static_cast<std::size_t>(length));
+  if (errno == ENODATA) return std::nullopt;
+  if (errno == ERANGE) {
+    return absl::DataLossError(absl::StrCat("fgetxattr: ", name, " of the file is too long"));
+  }
+  return ErrnoStatus(errno, "fgetxattr");
 }
 
 }  // namespace
@@ -226,24 +245,27 @@ absl::StatusOr<std::vector<DirectoryEntry>> Directory::List() const {
 absl::Status Directory::Sync() const { return SyncDirectory(fd_.get()); }
 
 absl::Status SetFileUid(int fd, std::string_view uid) {
-  if (uid.empty() || uid.size() > kMaxUid) {
+  if (uid.empty() || uid.size() > kMaxAttribute) {
     return absl::InvalidArgumentError("a file's uid has 1 to 255 bytes");
   }
-  if (fsetxattr(fd, kUidAttribute, uid.data(), uid.size(), 0) != 0) {
-    return ErrnoStatus(errno, "fsetxattr");
-  }
-  return absl::OkStatus();
+  return SetAttribute(fd, kUidAttribute, uid);
 }
 
 void ClearFileUid(int fd) { static_cast<void>(fremovexattr(fd, kUidAttribute)); }
 
 absl::StatusOr<std::optional<std::string>> GetFileUid(int fd) {
-  std::array<char, kMaxUid> value;
-  const ssize_t length = fgetxattr(fd, kUidAttribute, value.data(), value.size());
-  if (length >= 0) return std::string(value.data(), static_cast<std::size_t>(length));
-  if (errno == ENODATA) return std::nullopt;
-  if (errno == ERANGE) return absl::DataLossError("fgetxattr: the file's uid is too long");
-  return ErrnoStatus(errno, "fgetxattr");
+  return GetAttribute(fd, kUidAttribute);
+}
+
+absl::Status SetFileSource(int fd, std::string_view source) {
+  CHECK_LE(source.size(), kMaxAttribute);
+  return SetAttribute(fd, kSourceAttribute, source);
+}
+
+void ClearFileSource(int fd) { static_cast<void>(fremovexattr(fd, kSourceAttribute)); }
+
+absl::StatusOr<std::optional<std::string>> GetFileSource(int fd) {
+  return GetAttribute(fd, kSourceAttribute);
 }
 
 }  // namespace gabion::io

@@ -55,6 +55,9 @@ class Directory {
   // A new, empty file, opened for reading and writing; kAlreadyExists if anything has the name. Its
   // name is on stable storage when this returns.
   absl::StatusOr<UniqueFd> Create(std::string_view name, mode_t mode = 0600) const;
+  // An empty file without a name, which goes when it is closed; kUnimplemented where the file
+  // system has none.
+  absl::StatusOr<UniqueFd> CreateUnnamed() const;
   // Regular files only; durable, as everything below that changes names.
   absl::Status Unlink(std::string_view name) const;
   // kAlreadyExists if `to` exists. Regular files only.
@@ -85,5 +88,10 @@ class Directory {
 absl::Status SetFileUid(int fd, std::string_view uid);
 void ClearFileUid(int fd);
 absl::StatusOr<std::optional<std::string>> GetFileUid(int fd);
+
+// What a file that is not complete is made of, kept in the same way (user.gabion.source).
+absl::Status SetFileSource(int fd, std::string_view source);
+void ClearFileSource(int fd);
+absl::StatusOr<std::optional<std::string>> GetFileSource(int fd);
 
 }  // namespace gabion::io

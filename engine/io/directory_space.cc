@@ -8,6 +8,13 @@
 
 namespace gabion::io {
 
+absl::StatusOr<UniqueFd> Directory::CreateUnnamed() const {
+  UniqueFd file(openat(fd_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  // EISDIR: the kernel does not know the flag.
+  if (!file.valid()) return ErrnoStatus(errno == EISDIR ? EOPNOTSUPP : errno, "create");
+  return file;
+}
+
 absl::StatusOr<DirectorySpace> Directory::Space() const {
   struct statvfs space;
   if (fstatvfs(fd_.get(), &space) != 0) return ErrnoStatus(errno, "stat the file system");
@@ -15,13 +22,13 @@ absl::StatusOr<DirectorySpace> Directory::Space() const {
   answer.size = ByteCount{uint64_t{space.f_blocks} * space.f_frsize};
   answer.available = ByteCount{uint64_t{space.f_bavail} * space.f_frsize};
   // A file that never gets a name; where there are none such, nothing is claimed.
-  const UniqueFd probe(openat(fd_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
-  if (!probe.valid()) return answer;
+  const absl::StatusOr<UniqueFd> unnamed = CreateUnnamed();
+  if (!unnamed.ok()) return answer;
+  const int probe = unnamed->get();
   constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-  answer.punch_holes =
-      ftruncate(probe.get(), 4096) == 0 && fallocate(probe.get(), kPunch, 0, 4096) == 0;
-  const int flags = fcntl(probe.get(), F_GETFL);
-  answer.direct_io = flags >= 0 && fcntl(probe.get(), F_SETFL, flags | O_DIRECT) == 0;
+  answer.punch_holes = ftruncate(probe, 4096) == 0 && fallocate(probe, kPunch, 0, 4096) == 0;
+  const int flags = fcntl(probe, F_GETFL);
+  answer.direct_io = flags >= 0 && fcntl(probe, F_SETFL, flags | O_DIRECT) == 0;
   return answer;
 }
 

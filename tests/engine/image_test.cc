@@ -10,6 +10,7 @@
 
 #include "engine/base/reason.h"
 #include "engine/image_files.h"
+#include "engine/image_removal.h"
 #include "tests/support/memory_node.h"
 #include "tests/support_io/temp_dir.h"
 
@@ -161,7 +162,7 @@ TEST_F(ImageTest, FileOfSomebodyElseIsNeitherTakenNorDeleted) {
   ASSERT_TRUE(ReasonOf(made.status()).has_value()) << made.status();
   EXPECT_EQ(ReasonOf(made.status())->reason, "RESOURCE_EXISTS");
   EXPECT_EQ(pool_->Stat(".other-uid.unfinished").status().code(), absl::StatusCode::kNotFound);
-  const absl::Status deleted = DeleteImageFile(*pool_, other);
+  const absl::Status deleted = RemoveImageFile(*pool_, other, ByteCount{kMiB}).status();
   ASSERT_TRUE(ReasonOf(deleted).has_value()) << deleted;
   EXPECT_EQ(ReasonOf(deleted)->reason, "IMAGE_REPLACED");
   EXPECT_TRUE(pool_->Stat("other.raw").ok());

@@ -174,7 +174,7 @@ absl::StatusOr<BuildProgress> FakeEngine::Build(const ImageBuild& build, ByteOff
   const std::string unfinished = UnfinishedName(build.spec);
   std::string bytes(progress.total.value, '\0');
   if (!build.source_file.empty()) bytes = files_.Get(build.source_file).bytes;
-  const uint64_t begin = files_.Has(unfinished) ? from.value : 0;
+  const uint64_t begin = files_.Has(unfinished) ? std::min(from.value, progress.total.value) : 0;
   const uint64_t length = build.move ? bytes.size() : std::min(budget.value, bytes.size() - begin);
   progress.done = ByteCount{begin + length};
   progress.complete = progress.done == progress.total;

@@ -183,6 +183,26 @@ TEST_F(DirectoryTest, AFileKeepsItsUid) {
   EXPECT_EQ(SetFileUid(file->get(), "").code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(DirectoryTest, AFileKeepsWhatItIsMadeOfBesideItsUid) {
+  const auto file = pool_->Create("a");
+  ASSERT_TRUE(file.ok());
+  const absl::Status set = SetFileSource(file->get(), "copy 1:2:3");
+  if (absl::IsUnimplemented(set)) GTEST_SKIP() << "no extended attributes here";
+  ASSERT_TRUE(set.ok()) << set;
+  EXPECT_EQ(*GetFileSource(pool_->Open("a", {})->get()), "copy 1:2:3");
+  EXPECT_EQ(*GetFileUid(file->get()), std::nullopt);
+  ClearFileSource(file->get());
+  EXPECT_EQ(*GetFileSource(file->get()), std::nullopt);
+}
+
+TEST_F(DirectoryTest, AFileWithoutANameIsNowhere) {
+  const auto file = pool_->CreateUnnamed();
+  if (absl::IsUnimplemented(file.status())) GTEST_SKIP() << "no such files here";
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(write(file->get(), "x", 1), 1);
+  EXPECT_TRUE(pool_->List()->empty());
+}
+
 TEST_F(DirectoryTest, AMissingDirectoryIsNotFound) {
   EXPECT_EQ(Directory::Open(pool_path_ + "/none").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(pool_->Open("none/a", {}).status().code(), absl::StatusCode::kNotFound);

@@ -1,0 +1,15 @@
+// Making the files of images, piece by piece. Every call blocks: it runs on a worker, one at a time
+// for each image. Errors name the image and carry the API's reason. See Engine for what they do.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "engine/image_spec.h"
+#include "engine/io/directory.h"
+
+namespace gabion::engine {
+
+absl::StatusOr<BuildProgress> BuildImageFile(const io::Directory& pool, const ImageBuild& build,
+                                             ByteOffset from, ByteCount budget);
+absl::StatusOr<BuildProgress> CheckImageBuild(const io::Directory& pool, const ImageBuild& build);
+
+}  // namespace gabion::engine

@@ -1,0 +1,106 @@
+#include "engine/image_owner.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/reason.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/text.h"
+#include "engine/io/errno_status.h"
+#include "engine/io/unique_fd.h"
+
+namespace gabion::engine {
+namespace {
+
+constexpr std::string_view kUnfinished = ".unfinished";
+constexpr std::string_view kRemoved = ".removed";
+
+}  // namespace
+
+std::string UnfinishedName(const ImageSpec& spec) {
+  return absl::StrCat(".", spec.uid, AsAbsl(kUnfinished));
+}
+
+std::string RemovedName(const ImageSpec& spec) {
+  return absl::StrCat(".", spec.uid, AsAbsl(kRemoved));
+}
+
+std::string_view UidOfWorkName(std::string_view name) {
+  for (const std::string_view suffix : {kUnfinished, kRemoved}) {
+    if (!name.starts_with('.') || !name.ends_with(suffix)) continue;
+    if (name.size() <= suffix.size() + 1) continue;
+    return name.substr(1, name.size() - suffix.size() - 1);
+  }
+  return {};
+}
+
+absl::Status ReasonFor(const absl::Status& status, const ImageSpec& spec) {
+  if (status.ok()) return status;
+  const bool named = AsStd(status.message()).starts_with(spec.name + ": ");
+  absl::Status annotated = named ? status : Annotate(status, spec.name);
+  const std::optional<Reason> reason = ReasonOf(annotated);
+  if (reason.has_value() && reason->reason != "PATH_OUTSIDE_POOL") return annotated;
+  if (reason.has_value()) return WithReason(annotated, {reason->reason, {{"pool", spec.pool}}});
+  switch (status.code()) {
+    case absl::StatusCode::kPermissionDenied:  // the daemon's rights do not suffice
+      return WithReason(absl::UnavailableError(annotated.message()),
+                        {"POOL_UNREACHABLE", {{"pool", spec.pool}}});
+    case absl::StatusCode::kResourceExhausted:
+      return WithReason(annotated, {"POOL_FULL", {{"pool", spec.pool}}});
+    default:
+      return annotated;
+  }
+}
+
+absl::StatusOr<Owner> OwnerOf(int fd, const ImageSpec& spec) {
+  const absl::StatusOr<std::optional<std::string>> uid = io::GetFileUid(fd);
+  // Where the file system cannot say, names have to do.
+  if (uid.status().code() == absl::StatusCode::kUnimplemented) return Owner::kThis;
+  RETURN_IF_ERROR(uid.status());
+  if (!uid->has_value()) return Owner::kNobody;
+  return **uid == spec.uid ? Owner::kThis : Owner::kAnother;
+}
+
+absl::Status SetIdentity(int fd, const ImageSpec& spec) {
+  absl::Status set = io::SetFileUid(fd, spec.uid);
+  if (set.code() == absl::StatusCode::kUnimplemented) return absl::OkStatus();
+  return set;
+}
+
+absl::StatusOr<bool> IsOurs(const io::Directory& pool, const ImageSpec& spec) {
+  const absl::StatusOr<io::UniqueFd> fd = pool.Open(spec.file_name, {});
+  if (fd.status().code() == absl::StatusCode::kNotFound) return false;
+  RETURN_IF_ERROR(fd.status());
+  const absl::StatusOr<std::optional<std::string>> uid = io::GetFileUid(fd->get());
+  if (uid.status().code() == absl::StatusCode::kUnimplemented) return false;
+  RETURN_IF_ERROR(uid.status());
+  return uid->has_value() && **uid == spec.uid;
+}
+
+absl::Status CheckStillNamed(const io::Directory& pool, const ImageSpec& spec, int fd) {
+  const absl::StatusOr<io::UniqueFd> named = pool.Open(spec.file_name, {});
+  if (!named.ok()) return ReasonFor(named.status(), spec);
+  struct stat held;
+  struct stat found;
+  if (fstat(fd, &held) != 0 || fstat(named->get(), &found) != 0) {
+    return Annotate(io::ErrnoStatus(errno, "fstat"), spec.name);
+  }
+  if (held.st_dev == found.st_dev && held.st_ino == found.st_ino) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat(spec.name, ": the file has just been removed"));
+}
+
+absl::Status Replaced(const ImageSpec& spec, std::string_view what) {
+  return WithReason(absl::FailedPreconditionError(AsAbsl(what)),
+                    {"IMAGE_REPLACED", {{"image", spec.name}}});
+}
+
+absl::Status Taken(const ImageSpec& spec) {
+  return WithReason(absl::AlreadyExistsError(absl::StrCat("the pool has a file '", spec.file_name,
+                                                          "' that is not this image's")),
+                    {"RESOURCE_EXISTS", {{"pool", spec.pool}, {"file", spec.file_name}}});
+}
+
+}  // namespace gabion::engine
