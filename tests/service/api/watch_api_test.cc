@@ -36,7 +36,7 @@ class Reader {
       : reader_(stub.Watch(&context_, request)) {}
   ~Reader() {
     context_.TryCancel();
-    if (!finished_) End();
+    if (!finished_) (void)End();
   }
 
   // Blocks until there is one; nothing: the stream has ended.
@@ -72,8 +72,12 @@ class WatchApiTest : public testing::Test {
     builder.AddListeningPort(address, grpc::InsecureServerCredentials());
     builder.RegisterService(&api_);
     server_ = builder.BuildAndStart();
-    stub_ =
-        v1::WatchService::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+    // What is under way to a client that does not read stays small.
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 64 << 10);
+    stub_ = v1::WatchService::NewStub(
+        grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
   }
   ~WatchApiTest() override {
     StopServer(seconds(0));
