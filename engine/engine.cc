@@ -63,6 +63,17 @@ class EngineImpl final : public Engine {
 
   EngineInfo info() const override { return info_; }
 
+  void Ping(Callback<absl::Status> done) override {
+    Dispatch(std::move(done), [this] { return home_->Ping(); });
+  }
+
+  void SetObserver(Observer observer) override {
+    observer_ = std::move(observer);
+    for (std::size_t i = 0; i < servers_.size(); ++i) {
+      RunOn(*shards_[i], [&] { servers_[i]->SetObserver(&observer_); });
+    }
+  }
+
   absl::Status AddPool(const std::string& name, const std::string& directory) override {
     absl::StatusOr<io::Directory> opened = io::Directory::Open(directory);
     if (!opened.ok()) return Annotate(opened.status(), name);
@@ -96,6 +107,35 @@ class EngineImpl final : public Engine {
     Dispatch(std::move(done), [this, spec = std::move(spec)]() mutable {
       return home_->StatImage(std::move(spec));
     });
+  }
+
+  void StatImages(std::vector<ImageSpec> specs,
+                  Callback<std::vector<absl::StatusOr<ImageInfo>>> done) override {
+    Dispatch(std::move(done), [this, specs = std::move(specs)]() mutable {
+      return home_->StatImages(std::move(specs));
+    });
+  }
+
+  void BuildImage(ImageBuild, ByteOffset, ByteCount,
+                  Callback<absl::StatusOr<BuildProgress>> done) override {
+    std::move(done)(absl::UnimplementedError("building in pieces"));
+  }
+
+  void CheckBuild(ImageBuild, Callback<absl::StatusOr<BuildProgress>> done) override {
+    std::move(done)(absl::UnimplementedError("building in pieces"));
+  }
+
+  void RemoveImage(ImageSpec, ByteCount, Callback<absl::StatusOr<RemovalProgress>> done) override {
+    std::move(done)(absl::UnimplementedError("removing in pieces"));
+  }
+
+  void CheckRemoval(ImageSpec, Callback<absl::Status> done) override {
+    std::move(done)(absl::UnimplementedError("removing in pieces"));
+  }
+
+  void SweepPool(std::string, std::vector<std::string>,
+                 Callback<absl::StatusOr<std::vector<std::string>>> done) override {
+    std::move(done)(absl::UnimplementedError("sweeping"));
   }
 
   void GrowImage(ImageSpec spec, ByteCount size,
@@ -138,6 +178,13 @@ class EngineImpl final : public Engine {
   void GetExport(std::string name, Callback<absl::StatusOr<ExportState>> done) override {
     Dispatch(std::move(done), [this, name = std::move(name)]() mutable {
       return home_->GetExport(std::move(name));
+    });
+  }
+
+  void GetExports(std::vector<std::string> names,
+                  Callback<std::vector<absl::StatusOr<ExportState>>> done) override {
+    Dispatch(std::move(done), [this, names = std::move(names)]() mutable {
+      return home_->GetExports(std::move(names));
     });
   }
 
@@ -202,6 +249,7 @@ class EngineImpl final : public Engine {
 
   const EngineOptions options_;
   Logger& logger_;
+  Observer observer_;  // not changed while there are exports
   runtime::WorkerPool workers_;
   std::vector<std::unique_ptr<runtime::Shard>> shards_;
   std::unique_ptr<Home> home_;                         // on shards_[0]

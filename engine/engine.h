@@ -20,6 +20,7 @@
 #include "engine/base/units.h"
 #include "engine/block/block_sizes.h"
 #include "engine/block/extent.h"
+#include "engine/image_spec.h"
 
 namespace gabion::engine {
 
@@ -69,23 +70,6 @@ struct PoolInfo {
   bool direct_io = false;
 };
 
-enum class ImageFormat { kRaw };
-
-// An image file as the control plane knows it. `name` appears in messages and as `determined_by`.
-struct ImageSpec {
-  std::string name;  // images/{image}
-  std::string uid;   // identity of this incarnation, stored with the file where the file system can
-  std::string pool;  // pools/{pool}
-  std::string file_name;  // relative to the pool's directory
-  ImageFormat format = ImageFormat::kRaw;
-  uint32_t request_alignment_bytes = 0;  // power of two up to 65,536; 0: what the storage needs
-};
-
-struct ImageInfo {
-  ByteCount virtual_size;
-  ByteCount allocated;  // on disk
-};
-
 enum class Transport { kDefault, kPlaintextUnix, kPlaintextTcp };
 
 struct ExportSpec {
@@ -126,6 +110,18 @@ struct ConnectionState {
 enum class DeleteMode {
   kSafe,  // kFailedPrecondition EXPORT_HAS_CONNECTIONS while there are connections
   kHard,  // cut the connections after what is in flight
+  // No new connections; what is in flight is finished, every later request is answered with
+  // NBD_ESHUTDOWN, and after a moment (a second at most, besides what is in flight) the connections
+  // are closed. What was written is on stable storage then.
+  kShutdown,
+};
+
+// Told of connections, on threads of the engine, several at a time: must not block. Of one
+// connection `connected` comes first, and both come exactly once. Empty ones are not called.
+struct Observer {
+  // A client has entered transmission: from now on it counts in ExportState::connection_count.
+  absl::AnyInvocable<void(const std::string& export_name, const ConnectionState&) const> connected;
+  absl::AnyInvocable<void(const std::string& export_name, uint64_t id) const> disconnected;
 };
 
 // A disk opened for inspection: what is below an image's or an export's name. Thread-safe; holds
@@ -167,6 +163,11 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   virtual EngineInfo info() const = 0;
+  // OK when every shard has taken a turn. A shard that hangs gives no answer: callers wait only for
+  // so long.
+  virtual void Ping(Callback<absl::Status> done) = 0;
+  // Once, before the first export. The observer is called until Stop() returns. Blocks briefly.
+  virtual void SetObserver(Observer observer) = 0;
 
   // Opens `directory` for good. kAlreadyExists if the engine has a pool of that name. Blocks
   // briefly; call at start.
@@ -182,8 +183,39 @@ class Engine {
   // `move` the file itself.
   virtual void ImportImage(ImageSpec spec, std::string source_file, bool move,
                            Callback<absl::StatusOr<ImageInfo>> done) = 0;
+  // Does the next piece of making the image's file: about `budget` bytes of work from `from` on,
+  // which is what an earlier piece returned as done, or 0 at first. Holes count little. Stateless:
+  // what there is on disk is taken up, so that a piece may be repeated, also from an older `from`,
+  // and by an engine that was started after a crash; 0 begins anew. What is answered as done is
+  // durable. The file is called `.UID.unfinished` until it is complete; when it is, further calls
+  // find it complete. After an error it stays, for another try or RemoveImage().
+  // kAlreadyExists RESOURCE_EXISTS if there is a file of that name that does not carry the uid;
+  // kResourceExhausted POOL_FULL; kFailedPrecondition if the source is not what it was when the
+  // copy began, IMAGE_LOCKED while another process writes to it.
+  virtual void BuildImage(ImageBuild build, ByteOffset from, ByteCount budget,
+                          Callback<absl::StatusOr<BuildProgress>> done) = 0;
+  // What BuildImage would find wrong before its first byte: the source, the name, free space.
+  // Changes nothing. The answer tells the total.
+  virtual void CheckBuild(ImageBuild build, Callback<absl::StatusOr<BuildProgress>> done) = 0;
+  // Removes the next piece of the image's file, `budget` bytes on disk or a little more: at first
+  // it is renamed to `.UID.removed`, then it is cut from its end, then unlinked. Goes on with
+  // `.UID.unfinished`. OK and complete if nothing is there; a file of that name that carries
+  // another uid is left alone. Stateless, as BuildImage. kFailedPrecondition IMAGE_IN_USE while an
+  // export or target uses it, IMAGE_LOCKED while another process does, IMAGE_REPLACED if the file
+  // carries no uid at all.
+  virtual void RemoveImage(ImageSpec spec, ByteCount budget,
+                           Callback<absl::StatusOr<RemovalProgress>> done) = 0;
+  // What RemoveImage would find wrong. Changes nothing.
+  virtual void CheckRemoval(ImageSpec spec, Callback<absl::Status> done) = 0;
+  // Removes the `.UID.unfinished` and `.UID.removed` files of the pool whose UID is not in
+  // `keep_uids`; answers their names.
+  virtual void SweepPool(std::string pool, std::vector<std::string> keep_uids,
+                         Callback<absl::StatusOr<std::vector<std::string>>> done) = 0;
   // kNotFound if the file is missing.
   virtual void StatImage(ImageSpec spec, Callback<absl::StatusOr<ImageInfo>> done) = 0;
+  // One answer for each, in order.
+  virtual void StatImages(std::vector<ImageSpec> specs,
+                          Callback<std::vector<absl::StatusOr<ImageInfo>>> done) = 0;
   // Grows the image, also while it is exported; kInvalidArgument SHRINK_NOT_ALLOWED if it is larger
   // already.
   virtual void GrowImage(ImageSpec spec, ByteCount size,
@@ -201,6 +233,9 @@ class Engine {
   virtual void UpdateExport(ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) = 0;
   virtual void DeleteExport(std::string name, DeleteMode mode, Callback<absl::Status> done) = 0;
   virtual void GetExport(std::string name, Callback<absl::StatusOr<ExportState>> done) = 0;
+  // One answer for each, in order.
+  virtual void GetExports(std::vector<std::string> names,
+                          Callback<std::vector<absl::StatusOr<ExportState>>> done) = 0;
   virtual void ListConnections(std::string export_name,
                                Callback<absl::StatusOr<std::vector<ConnectionState>>> done) = 0;
   // Requests in flight are finished and answered first. kNotFound if there is no such connection.

@@ -40,6 +40,7 @@ class Home final : public ExportSink {
   Task<absl::StatusOr<ImageInfo>> CreateImage(ImageSpec spec, ByteCount size);
   Task<absl::StatusOr<ImageInfo>> ImportImage(ImageSpec spec, std::string source_file, bool move);
   Task<absl::StatusOr<ImageInfo>> StatImage(ImageSpec spec);
+  Task<std::vector<absl::StatusOr<ImageInfo>>> StatImages(std::vector<ImageSpec> specs);
   Task<absl::StatusOr<ImageInfo>> GrowImage(ImageSpec spec, ByteCount size);
   Task<absl::Status> DeleteImage(ImageSpec spec);
 
@@ -48,8 +49,12 @@ class Home final : public ExportSink {
   Task<absl::StatusOr<ExportState>> CheckExport(ExportSpec spec);
   Task<absl::Status> DeleteExport(std::string name, DeleteMode mode);
   Task<absl::StatusOr<ExportState>> GetExport(std::string name);
+  Task<std::vector<absl::StatusOr<ExportState>>> GetExports(std::vector<std::string> names);
   Task<absl::StatusOr<std::vector<ConnectionState>>> ListConnections(std::string name);
   Task<absl::Status> CloseConnection(std::string name, uint64_t id);
+
+  // A call to every shard.
+  Task<absl::Status> Ping();
 
   // Where the image is, or would be, open. Thread-safe.
   ShardServer& ServerOf(const std::string& image_name) const;

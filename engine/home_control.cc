@@ -1,4 +1,6 @@
 // What the control plane asks of the home shard: pools, images, and the list of exports.
+#include <algorithm>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -73,6 +75,25 @@ Task<absl::StatusOr<ImageInfo>> Home::StatImage(ImageSpec spec) {
   absl::StatusOr<ImageInfo> info =
       co_await workers_.Run([&] { return StatImageFile(*pool, spec); });
   co_return info;
+}
+
+Task<std::vector<absl::StatusOr<ImageInfo>>> Home::StatImages(std::vector<ImageSpec> specs) {
+  constexpr std::size_t kPart = 256;  // other work gets its turn between the parts
+  std::vector<absl::StatusOr<ImageInfo>> infos;
+  infos.reserve(specs.size());
+  while (infos.size() < specs.size()) {
+    const std::size_t end = std::min(infos.size() + kPart, specs.size());
+    std::vector<absl::StatusOr<const io::Directory*>> pools;
+    for (std::size_t i = infos.size(); i < end; ++i) pools.push_back(PoolOf(specs[i].pool));
+    co_await workers_.Run([&] {
+      for (const absl::StatusOr<const io::Directory*>& pool : pools) {
+        const ImageSpec& spec = specs[infos.size()];
+        infos.push_back(pool.ok() ? StatImageFile(**pool, spec) : pool.status());
+      }
+      return true;
+    });
+  }
+  co_return infos;
 }
 
 Task<absl::StatusOr<ImageInfo>> Home::GrowImage(ImageSpec spec, ByteCount size) {
@@ -182,6 +203,38 @@ Task<absl::StatusOr<ExportState>> Home::GetExport(std::string name) {
   absl::StatusOr<ExportState> state =
       co_await CallOn(shard_, server->shard(), server->tasks(), call);
   co_return state;
+}
+
+// One call to each shard that has any of them.
+Task<std::vector<absl::StatusOr<ExportState>>> Home::GetExports(std::vector<std::string> names) {
+  std::vector<absl::StatusOr<ExportState>> states(names.size());
+  std::map<ShardServer*, std::vector<std::size_t>> places;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const absl::StatusOr<ShardServer*> server = ServerOfExport(names[i]);
+    if (server.ok()) {
+      places[*server].push_back(i);
+    } else {
+      states[i] = server.status();
+    }
+  }
+  for (const auto& [server, own] : places) {
+    std::vector<std::string> asked;
+    for (const std::size_t i : own) asked.push_back(std::move(names[i]));
+    auto call = [to = server, &asked] { return to->GetExports(std::move(asked)); };
+    std::vector<absl::StatusOr<ExportState>> answers =
+        co_await CallOn(shard_, server->shard(), server->tasks(), call);
+    for (std::size_t k = 0; k < own.size(); ++k) states[own[k]] = std::move(answers[k]);
+  }
+  co_return states;
+}
+
+Task<absl::Status> Home::Ping() {
+  for (ShardServer* const server : servers_) {
+    auto call = [] { return Task<absl::Status>(absl::OkStatus()); };
+    const absl::Status answered = co_await CallOn(shard_, server->shard(), server->tasks(), call);
+    CO_RETURN_IF_ERROR(answered);
+  }
+  co_return absl::OkStatus();
 }
 
 Task<absl::StatusOr<std::vector<ConnectionState>>> Home::ListConnections(std::string name) {

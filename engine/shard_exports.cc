@@ -25,7 +25,38 @@ ExportSink::Entry EntryOf(const ExportSpec& spec, const nbd::ExportVersion& vers
   return entry;
 }
 
+ConnectionState ConnectionStateOf(const nbd::SessionReport& report) {
+  const nbd::Negotiated& negotiated = report.session->negotiated();
+  const nbd::BlockSizes& sizes = negotiated.exported.block_sizes;
+  ConnectionState state;
+  state.id = report.id;
+  state.peer = report.session->peer();
+  state.connect_time_us = report.connect_time_us;
+  state.requested_block_sizes = negotiated.block_sizes_requested;
+  state.structured_replies = negotiated.structured;
+  state.spec_generation = report.generation;
+  state.unaligned_requests = report.session->stats().unaligned_requests;
+  state.rejected_requests = report.session->stats().rejected_requests;
+  state.minimum_bytes = sizes.minimum;
+  state.preferred_bytes = sizes.preferred;
+  state.maximum_payload_bytes = sizes.maximum_payload;
+  return state;
+}
+
 }  // namespace
+
+void ShardServer::Served::OnConnectionBegun(const nbd::SessionReport& report) {
+  const engine::Observer* const observer = server.observer_;
+  if (observer != nullptr && observer->connected) {
+    observer->connected(spec.name, ConnectionStateOf(report));
+  }
+}
+
+void ShardServer::Served::OnConnectionEnded(uint64_t id) {
+  const engine::Observer* const observer = server.observer_;
+  if (observer != nullptr && observer->disconnected) observer->disconnected(spec.name, id);
+  server.sink_.ConnectionEnded(spec.name, id);
+}
 
 absl::StatusOr<ShardServer::Served*> ShardServer::Find(const std::string& name) {
   const auto found = exports_.find(name);
@@ -133,8 +164,17 @@ Task<absl::Status> ShardServer::DeleteExport(std::string name, DeleteMode mode) 
                                                    " connections; close them first")),
         {"EXPORT_HAS_CONNECTIONS", {{"export", name}}});
   }
-  co_await served->exported.Close();
   Image* const image = served->image;
+  if (mode == DeleteMode::kShutdown) {
+    co_await served->exported.Shutdown();
+    const absl::Status flushed = co_await image->root().Flush();
+    if (!flushed.ok()) {  // as bad as it is, the export is gone; clients were not told it is safe
+      logger_.Log(LogLevel::kError, "engine",
+                  absl::StrCat(name, ": flushing after the last client: ", flushed.message()));
+    }
+  } else {
+    co_await served->exported.Close();
+  }
   const bool writing = !served->spec.read_only;
   exports_.erase(name);
   co_await ReleaseImage(image, writing);
@@ -146,25 +186,26 @@ Task<absl::StatusOr<ExportState>> ShardServer::GetExport(std::string name) {
   co_return StateOf(*served);
 }
 
+Task<std::vector<absl::StatusOr<ExportState>>> ShardServer::GetExports(
+    std::vector<std::string> names) {
+  std::vector<absl::StatusOr<ExportState>> states;
+  states.reserve(names.size());
+  for (const std::string& name : names) {
+    const absl::StatusOr<Served*> served = Find(name);
+    if (served.ok()) {
+      states.push_back(StateOf(**served));
+    } else {
+      states.push_back(served.status());
+    }
+  }
+  co_return states;
+}
+
 Task<absl::StatusOr<std::vector<ConnectionState>>> ShardServer::ListConnections(std::string name) {
   CO_ASSIGN_OR_RETURN(const Served* const served, Find(name));
   std::vector<ConnectionState> connections;
   for (const nbd::SessionReport& report : served->exported.Sessions()) {
-    const nbd::Negotiated& negotiated = report.session->negotiated();
-    const nbd::BlockSizes& sizes = negotiated.exported.block_sizes;
-    ConnectionState state;
-    state.id = report.id;
-    state.peer = report.session->peer();
-    state.connect_time_us = report.connect_time_us;
-    state.requested_block_sizes = negotiated.block_sizes_requested;
-    state.structured_replies = negotiated.structured;
-    state.spec_generation = report.generation;
-    state.unaligned_requests = report.session->stats().unaligned_requests;
-    state.rejected_requests = report.session->stats().rejected_requests;
-    state.minimum_bytes = sizes.minimum;
-    state.preferred_bytes = sizes.preferred;
-    state.maximum_payload_bytes = sizes.maximum_payload;
-    connections.push_back(std::move(state));
+    connections.push_back(ConnectionStateOf(report));
   }
   co_return connections;
 }

@@ -72,6 +72,8 @@ class ShardServer final : private Image::GrowthObserver {
 
   runtime::Shard& shard() { return shard_; }
   runtime::TaskSet& tasks() { return tasks_; }
+  // Told of the connections of every export; outlives this. Before the first export.
+  void SetObserver(const Observer* observer) { observer_ = observer; }
   // Empty with io_uring; else why not.
   const std::string& ring_refused() const { return ring_refused_; }
   bool has_ring() const { return ring_ != nullptr; }
@@ -82,6 +84,7 @@ class ShardServer final : private Image::GrowthObserver {
   Task<absl::StatusOr<ExportState>> CheckExport(ExportSpec spec, const io::Directory* pool);
   Task<absl::Status> DeleteExport(std::string name, DeleteMode mode);
   Task<absl::StatusOr<ExportState>> GetExport(std::string name);
+  Task<std::vector<absl::StatusOr<ExportState>>> GetExports(std::vector<std::string> names);
   Task<absl::StatusOr<std::vector<ConnectionState>>> ListConnections(std::string name);
   Task<absl::Status> CloseConnection(std::string name, uint64_t id);
 
@@ -112,7 +115,8 @@ class ShardServer final : private Image::GrowthObserver {
         : server(in_server), exported(environment, limits) {
       exported.SetObserver(this);
     }
-    void OnConnectionEnded(uint64_t id) override { server.sink_.ConnectionEnded(spec.name, id); }
+    void OnConnectionBegun(const nbd::SessionReport& report) override;
+    void OnConnectionEnded(uint64_t id) override;
 
     ShardServer& server;
     ExportSpec spec;
@@ -135,6 +139,7 @@ class ShardServer final : private Image::GrowthObserver {
   const Options options_;
   ExportSink& sink_;
   Logger& logger_;
+  const Observer* observer_ = nullptr;
   runtime::Workers workers_;
   std::unique_ptr<io::Ring> ring_;  // null: files go through the worker pool
   std::string ring_refused_;

@@ -204,11 +204,11 @@ absl::Status Serve(const Config& config, JsonLogger& logger, const sigset_t& sig
     sigwait(&signals, &signal);
     logger.Log(LogLevel::kInfo, "gabiond", "stopping",
                {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
+    notifier->StopWatchdog();  // nobody waits for signs of life from what ends
     LogFailure(logger, notifier->Stopping("Draining."));
     (*server)->Drain();
     (*server)->Stop(kGrace);
   }
-  notifier->StopWatchdog();
   executor.Stop();
   (*domain)->Stop();
   engine->Stop();

@@ -78,8 +78,11 @@ class Notifier::Socket {
   Socket(const Socket&) = delete;
   Socket& operator=(const Socket&) = delete;
 
-  absl::Status Send(std::string_view message) {
-    if (send(fd_, message.data(), message.size(), MSG_NOSIGNAL) >= 0) return absl::OkStatus();
+  // `flags` as for send(2).
+  absl::Status Send(std::string_view message, int flags) {
+    if (send(fd_, message.data(), message.size(), flags | MSG_NOSIGNAL) >= 0) {
+      return absl::OkStatus();
+    }
     return absl::UnavailableError(
         absl::StrCat("The service manager cannot be told: ", std::strerror(errno), "."));
   }
@@ -115,7 +118,7 @@ Notifier::Notifier() : watch_(std::make_shared<Watch>()) {}
 Notifier::~Notifier() { StopWatchdog(); }
 
 absl::Status Notifier::Send(const std::string& message) {
-  return socket_ == nullptr ? absl::OkStatus() : socket_->Send(message);
+  return socket_ == nullptr ? absl::OkStatus() : socket_->Send(message, 0);
 }
 
 absl::Status Notifier::Ready(std::string_view status) {
@@ -142,8 +145,8 @@ void Notifier::StartWatchdog(Probe probe) {
       lock.lock();
       watch->changed.wait(lock, [&] { return watch->answered || watch->stopping; });
       if (watch->stopping) return;
-      // One that is lost is made up for by the next.
-      (void)socket_->Send("WATCHDOG=1\n");
+      // One that finds no room is made up for by the next.
+      (void)socket_->Send("WATCHDOG=1\n", MSG_DONTWAIT);
     }
   });
 }

@@ -21,6 +21,7 @@
 #include "service/api/operations_api.h"
 #include "service/api/pool_api.h"
 #include "service/api/server_api.h"
+#include "service/api/watch_api.h"
 #include "service/reflection_v1.h"
 #include "service/timers.h"
 #include "service/unix_socket.h"
@@ -39,6 +40,7 @@ std::vector<std::string> ApiServices() {
           v1::InspectService::service_full_name(),
           v1::JobService::service_full_name(),
           v1::ServerService::service_full_name(),
+          v1::WatchService::service_full_name(),
           google::longrunning::Operations::service_full_name()};
 }
 
@@ -100,6 +102,7 @@ struct Server::Services {
         inspect(calls, domain.inspector()),
         operations(calls, domain.operations(), timers),
         jobs(calls, domain.operations()),
+        watches(calls, timers, {domain.store(), domain.feed(), domain.views()}),
         info(calls, domain.server_info()),
         reflection(AllServices()) {}
 
@@ -110,6 +113,7 @@ struct Server::Services {
     builder.RegisterService(&inspect);
     builder.RegisterService(&operations);
     builder.RegisterService(&jobs);
+    builder.RegisterService(&watches);
     builder.RegisterService(&info);
     builder.RegisterService(&reflection);
   }
@@ -121,6 +125,7 @@ struct Server::Services {
   InspectApi inspect;
   OperationsApi operations;
   JobApi jobs;
+  WatchApi watches;
   ServerApi info;
   ReflectionV1 reflection;
 };
@@ -194,6 +199,7 @@ void Server::Drain() {
   SetHealth(false);
   calls_->Drain();
   services_->operations.Stop();
+  services_->watches.Drain();
 }
 
 void Server::Stop(std::chrono::milliseconds grace) {

@@ -23,7 +23,8 @@ absl::StatusOr<std::string> TokenKey(MetadataStore& store) {
 
 Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std::string token_key,
                DomainOptions options)
-    : tokens_(std::move(token_key)),
+    : feed_(store),
+      tokens_(std::move(token_key)),
       requests_(store, locks_),
       operations_(store, locks_, tokens_, logger, options.operations),
       intents_(store),
@@ -35,9 +36,26 @@ Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std
       connections_(engine, store, exports_, tokens_),
       inspector_(engine, store, images_, exports_),
       server_info_(engine, std::move(options.facts)),
-      maintenance_(store, requests_, operations_, logger, options.maintenance) {}
+      maintenance_(store, requests_, operations_, logger, options.maintenance),
+      views_(pools_, images_, exports_, connections_,
+             [this](const std::string& name) { return operations_.Get(name); }),
+      observer_(engine, store, logger,
+                {.changed = [this](const std::string& name) { exports_.ClientLeft(name); }}) {}
+
+void Domain::Observe() {
+  engine::Observer observer;
+  observer.connected = [inbox = observer_.inbox()](const std::string& export_name,
+                                                   const engine::ConnectionState& state) {
+    inbox->Connected(export_name, state);
+  };
+  observer.disconnected = [inbox = observer_.inbox()](const std::string& export_name, uint64_t id) {
+    inbox->Disconnected(export_name, id);
+  };
+  context_.engine.SetObserver(std::move(observer));
+}
 
 void Domain::Stop() {
+  observer_.Stop();
   maintenance_.Stop();
   exports_.Stop();
   images_.Stop();
@@ -51,6 +69,8 @@ absl::StatusOr<std::unique_ptr<Domain>> Domain::Open(engine::Engine& engine, Met
   std::unique_ptr<Domain> domain(
       new Domain(engine, store, logger, std::move(key), std::move(options)));
   RETURN_IF_ERROR(domain->pools_.Open(pools));
+  RETURN_IF_ERROR(domain->observer_.Start());
+  domain->Observe();
   RETURN_IF_ERROR(domain->images_.Recover());
   RETURN_IF_ERROR(domain->exports_.Recover());
   RETURN_IF_ERROR(domain->operations_.Recover());

@@ -8,8 +8,10 @@
 #include "absl/status/statusor.h"
 #include "engine/base/log.h"
 #include "engine/engine.h"
+#include "service/domain/change_feed.h"
 #include "service/domain/condition_log.h"
 #include "service/domain/connection_manager.h"
+#include "service/domain/domain_views.h"
 #include "service/domain/export_index.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/image_manager.h"
@@ -17,6 +19,7 @@
 #include "service/domain/intents.h"
 #include "service/domain/maintenance.h"
 #include "service/domain/manager_context.h"
+#include "service/domain/observer.h"
 #include "service/domain/operation_manager.h"
 #include "service/domain/page_token.h"
 #include "service/domain/pool_manager.h"
@@ -56,6 +59,9 @@ class Domain {
   OperationManager& operations() { return operations_; }
   RequestLog& requests() { return requests_; }
   Maintenance& maintenance() { return maintenance_; }
+  MetadataStore& store() { return context_.store; }
+  ChangeFeed& feed() { return feed_; }
+  ResourceViews& views() { return views_; }
   ServerInfoSource& server_info() { return server_info_; }
 
   // Ends what runs in the background. Call when no call is under way any more, before the engine
@@ -66,6 +72,10 @@ class Domain {
   Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std::string token_key,
          DomainOptions options);
 
+  // Has the engine tell the observer of its connections.
+  void Observe();
+
+  ChangeFeed feed_;
   ResourceLocks locks_;
   ExportIndex index_;
   PageTokens tokens_;
@@ -81,6 +91,8 @@ class Domain {
   Inspector inspector_;
   ServerInfoSource server_info_;
   Maintenance maintenance_;
+  DomainViews views_;
+  ConnectionObserver observer_;
 };
 
 }  // namespace gabion::service

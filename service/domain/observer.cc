@@ -138,6 +138,8 @@ absl::Status ConnectionObserver::Commit(std::vector<Mutation> steps) {
       if (step.kind == Mutation::Kind::kPut) rows_.insert(step.name);
       if (step.kind == Mutation::Kind::kDelete) rows_.erase(step.name);
     }
+    if (!options_.changed) continue;
+    for (const std::string& name : exports) options_.changed(name);
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -21,6 +22,9 @@ struct ObserverOptions {
   std::chrono::milliseconds gather{20};    // what comes within this is one commit
   std::chrono::milliseconds retry{1'000};  // after an error
   std::size_t max_events = 4'096;          // that wait; more: the engine is asked for all
+  // Called on the observer's thread with an export whose connections have changed, once that is
+  // written. May be empty.
+  std::function<void(const std::string& export_name)> changed;
 };
 
 // Writes a row for every connection, as it was when it began, removes it when it has ended, and

@@ -23,7 +23,8 @@ absl::Status CheckExpectation(const Mutation& step, std::optional<uint64_t> revi
 
 absl::Status NoSuchRow(std::string_view name);
 
-// OUT_OF_RANGE unless trimmed_through <= after <= revision.
+// OUT_OF_RANGE unless trimmed_through <= after <= revision. `trimmed_through`: the last change that
+// was trimmed.
 absl::Status CheckLogPosition(uint64_t after, uint64_t trimmed_through, uint64_t revision);
 
 }  // namespace gabion::service

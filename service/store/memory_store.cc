@@ -71,8 +71,10 @@ class MemoryStore final : public MetadataStore {
 
   absl::Status TrimChanges(uint64_t through) override {
     const std::lock_guard lock(mutex_);
-    trimmed_through_ = std::clamp(through, trimmed_through_, revision_);
-    log_.erase(log_.begin(), FirstAfter(trimmed_through_));
+    while (!log_.empty() && log_.front().revision <= through) {
+      trimmed_through_ = log_.front().revision;
+      log_.pop_front();
+    }
     return absl::OkStatus();
   }
 
@@ -142,8 +144,8 @@ class MemoryStore final : public MetadataStore {
   Listener listener_;        // under commit_mutex_
   std::mutex mutex_;         // guards everything below; taken after commit_mutex_
   Rows rows_;
-  std::deque<Change> log_;  // what is logged of revisions trimmed_through_ + 1 to revision_
-  uint64_t trimmed_through_ = 0;
+  std::deque<Change> log_;        // what is logged of revisions trimmed_through_ + 1 to revision_
+  uint64_t trimmed_through_ = 0;  // the last change that was trimmed
   uint64_t revision_ = 0;
 };
 

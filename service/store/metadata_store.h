@@ -116,7 +116,8 @@ class MetadataStore {
   virtual absl::StatusOr<uint64_t> Commit(const std::vector<Mutation>& steps) = 0;
 
   // At most `limit` changes after revision `after`, oldest first. OUT_OF_RANGE if some of them were
-  // trimmed, or if `after` lies in the future.
+  // trimmed, or if `after` lies in the future. That revisions lie between two changes means
+  // nothing.
   virtual absl::StatusOr<std::vector<Change>> Changes(uint64_t after, size_t limit) = 0;
 
   // Forgets the changes up to and including `through` (at most the current revision).
@@ -125,7 +126,8 @@ class MetadataStore {
   // Of the present state; 0 in a new store. Grows only, also over restarts and trims.
   virtual absl::StatusOr<uint64_t> Revision() = 0;
 
-  // The smallest `after` for which Changes() still has everything.
+  // The smallest `after` for which Changes() still has everything: the last change that was
+  // trimmed. It stays behind a trim of revisions of which nothing was logged.
   virtual absl::StatusOr<uint64_t> OldestRevision() = 0;
 
   // `listener` is called when something has been logged: once for each commit or for several at

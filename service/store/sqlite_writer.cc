@@ -32,6 +32,7 @@ absl::Status SqliteWriter::Prepare() {
       {&set_revision_, "UPDATE settings SET value = ?1 WHERE key = 'revision'"},
       {&trimmed_, "SELECT value FROM settings WHERE key = 'trimmed_through'"},
       {&set_trimmed_, "UPDATE settings SET value = ?1 WHERE key = 'trimmed_through'"},
+      {&last_logged_, "SELECT max(revision) FROM changes WHERE revision <= ?1"},
       {&trim_, "DELETE FROM changes WHERE revision <= ?1"},
   });
 }
@@ -58,8 +59,9 @@ absl::Status SqliteWriter::TrimChanges(uint64_t through) {
   return Transaction([&]() -> absl::StatusOr<bool> {
     ASSIGN_OR_RETURN(const uint64_t revision, revision_.QueryNumber());
     ASSIGN_OR_RETURN(const uint64_t trimmed, trimmed_.QueryNumber());
-    const uint64_t target = std::clamp(through, trimmed, revision);
-    if (target == trimmed) return false;
+    last_logged_.Bind(1, std::min(through, revision));
+    ASSIGN_OR_RETURN(const uint64_t target, last_logged_.QueryNumber());
+    if (target <= trimmed) return false;
     RETURN_IF_ERROR(trim_.Bind(1, target).Run());
     RETURN_IF_ERROR(set_trimmed_.Bind(1, target).Run());
     return true;

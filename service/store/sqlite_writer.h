@@ -54,7 +54,7 @@ class SqliteWriter {
   std::mutex mutex_;  // guards everything below
   Database database_;
   Statement find_, put_, remove_, log_, begin_, commit_, rollback_, savepoint_, release_, undo_,
-      revision_, set_revision_, trimmed_, set_trimmed_, trim_;
+      revision_, set_revision_, trimmed_, set_trimmed_, last_logged_, trim_;
 };
 
 }  // namespace gabion::service

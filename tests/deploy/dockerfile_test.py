@@ -36,8 +36,8 @@ def of(stage, instruction):
 class DockerfileTest(unittest.TestCase):
     def test_the_stages(self):
         self.assertEqual([(name, base) for name, (base, _) in stages().items()],
-                         [("", ""), ("build", "${BASE}"), ("programs", "${PROGRAMS}"), ("runtime", "${BASE}")])
-        self.assertEqual(of("", "ARG"), ["BASE=debian:bookworm-slim", "PROGRAMS=build"])
+                         [("", ""), ("build", "${BASE}"), ("runtime", "${BASE}")])
+        self.assertEqual(of("", "ARG"), ["BASE=debian:bookworm-slim"])
 
     def test_packages_come_from_the_one_list(self):
         for stage, section in (("build", "build"), ("runtime", "runtime")):
@@ -48,7 +48,7 @@ class DockerfileTest(unittest.TestCase):
 
     def test_nothing_of_the_build_but_what_is_installed_reaches_the_image(self):
         copies = of("runtime", "COPY")
-        self.assertEqual(copies, ["deploy/lib.sh deploy/packages.txt /tmp/gabion/deploy/", "--from=programs /out/usr /usr"])
+        self.assertEqual(copies, ["deploy/lib.sh deploy/packages.txt /tmp/gabion/deploy/", "--from=build /out/usr /usr"])
         self.assertIn("rm -rf /tmp/gabion", " ".join(of("runtime", "RUN")))
 
     def test_the_user_is_a_number_and_not_root(self):

@@ -1,7 +1,8 @@
 """Builds deploy/Dockerfile with buildah and runs what comes out as a pod would: as its user, on a root that is read-only.
 
-The programs are those of the build tree, so nothing is compiled; GABION_IMAGE_FULL=1 has the stage `build` install what
-compiling needs and compile them, with the cache of ccache if there is one; without, that takes many minutes. The base image is made from Debian's packages by tests/run.sh, and no registry is asked.
+The programs are those of the build tree, in the place of the stage `build`, so nothing is compiled. GABION_IMAGE_FULL=1 has
+that stage install what compiling needs and compile them, with the cache of ccache if there is one; without, that takes many
+minutes. The base image is made from Debian's packages by tests/run.sh, and no registry is asked.
 """
 
 import json
@@ -65,15 +66,19 @@ class ImageTest(unittest.TestCase):
         cls.addClassCleanup(cls.buildah.close)
         cls.buildah.import_files(BASE_TAR, "/", BASE)
         arguments = ["--build-arg", "BASE=" + BASE]
+        dockerfile = staging.ROOT / "deploy/Dockerfile"
         if not FULL:
             stage = staging.install(strip=True)
             cls.buildah.import_files(stage, "/out", PROGRAMS)
-            arguments += ["--build-arg", "PROGRAMS=" + PROGRAMS]
+            text = dockerfile.read_text()
+            assert text.count("COPY --from=build ") == 1, text
+            dockerfile = staging.temporary_directory() / "Dockerfile"
+            dockerfile.write_text(text.replace("COPY --from=build ", f"COPY --from={PROGRAMS} "))
         elif shutil.which("ccache"):
             cache = staging.run("ccache", "--get-config", "cache_dir").stdout.strip()
             arguments += ["--volume", cache + ":/ccache", "--build-arg", "CCACHE_DIR=/ccache"]
         cls.buildah("build", "--pull-never", "--isolation", "chroot", "--network", "host", "--format", "docker",
-                    *arguments, "--tag", IMAGE, "--file", staging.ROOT / "deploy/Dockerfile", staging.ROOT)
+                    *arguments, "--tag", IMAGE, "--file", dockerfile, staging.ROOT)
         cls.config = json.loads(cls.buildah("inspect", "--type", "image", IMAGE))["Docker"]["config"]
         cls.environment = dict(item.split("=", 1) for item in cls.config["Env"])
         cls.root = cls.buildah("mount", cls.buildah("from", "--pull-never", IMAGE))

@@ -1,6 +1,7 @@
 """deploy/gabiond.service: systemd understands every line, finds little exposed, and the settings are gabiond's."""
 
 import os
+import signal
 import unittest
 
 import staging
@@ -62,6 +63,15 @@ class UnitTest(unittest.TestCase):
         self.assertEqual(settings["Type"], ["notify"])
         for name in ("TimeoutStartSec", "TimeoutStopSec"):
             self.assertGreater(int(settings[name][0]), int(settings["WatchdogSec"][0]))
+
+    def test_the_end_to_end_tests_run_under_its_filter(self):
+        """tests/deploy/filtered.py, which has the other end-to-end tests start gabiond, ends what makes another call."""
+        def end_of(*command):
+            program, *arguments = command
+            return staging.run(staging.ROOT / "tests/deploy/filtered.py", *arguments, ok=False,
+                               env=dict(os.environ, GABION_UNFILTERED=program)).returncode
+        self.assertEqual(end_of("/usr/bin/stat", STAGE), 0)
+        self.assertEqual(end_of("/usr/bin/chown", "0", STAGE), -signal.SIGSYS)  # of @privileged, which is taken out
 
 
 staging.main(["systemd-analyze"])

@@ -18,31 +18,6 @@ using engine::ImageInfo;
 using engine::ImageSpec;
 using engine::Target;
 
-bool FakeFiles::Has(const std::string& name) const {
-  const std::lock_guard lock(mutex_);
-  return files_.contains(name);
-}
-FakeFiles::File FakeFiles::Get(const std::string& name) const {
-  const std::lock_guard lock(mutex_);
-  return files_.at(name);
-}
-void FakeFiles::Put(const std::string& name, File file) {
-  const std::lock_guard lock(mutex_);
-  files_[name] = std::move(file);
-}
-void FakeFiles::Remove(const std::string& name) {
-  const std::lock_guard lock(mutex_);
-  files_.erase(name);
-}
-void FakeFiles::SetLocked(const std::string& name, bool locked) {
-  const std::lock_guard lock(mutex_);
-  files_[name].locked = locked;
-}
-std::size_t FakeFiles::count() const {
-  const std::lock_guard lock(mutex_);
-  return files_.size();
-}
-
 namespace {
 
 absl::Status NoSuchExport(const std::string& name) {
@@ -148,39 +123,6 @@ class FakeTarget final : public Target {
 FakeEngine::FakeEngine(FakeFiles& files) : files_(files) {}
 FakeEngine::~FakeEngine() { Stop(); }
 
-template <typename T>
-void FakeEngine::Do(const std::string& method, Callback<T> done, std::function<T()> work) {
-  thread_.Run([this, method, done = std::move(done), work = std::move(work)]() mutable {
-    absl::Status failure;
-    {
-      const std::lock_guard lock(mutex_);
-      auto& failures = failures_[method];
-      if (!failures.empty()) {
-        failure = failures.front();
-        failures.pop_front();
-      }
-      const bool changes = method != "StatImage" && !method.starts_with("Get") &&
-                           !method.starts_with("List") && method != "CheckExport";
-      if (failure.ok() && gate_ && changes) failure = gate_();
-    }
-    T result = failure.ok() ? work() : T(failure);
-    absl::AnyInvocable<void()&&> answer = [done = std::move(done),
-                                           result = std::move(result)]() mutable {
-      std::move(done)(std::move(result));
-    };
-    bool held = false;
-    {
-      const std::lock_guard lock(mutex_);
-      ++calls_[method];
-      const auto found = held_.find(method);
-      held = found != held_.end();
-      if (held) found->second.push_back(std::move(answer));
-      called_.notify_all();
-    }
-    if (!held) std::move(answer)();
-  });
-}
-
 void FakeEngine::FailNext(const std::string& method, absl::Status status) {
   const std::lock_guard lock(mutex_);
   failures_[method].push_back(std::move(status));
@@ -219,6 +161,7 @@ int FakeEngine::calls(const std::string& method) const {
 
 void FakeEngine::AddConnection(const std::string& export_name, ConnectionState connection) {
   const std::lock_guard lock(mutex_);
+  if (observer_.connected) observer_.connected(export_name, connection);
   exports_.at(export_name).connections.push_back(std::move(connection));
 }
 
@@ -246,6 +189,22 @@ engine::EngineInfo FakeEngine::info() const {
   return info;
 }
 
+void FakeEngine::Ping(Callback<absl::Status> done) {
+  Do<absl::Status>("Ping", std::move(done), [] { return absl::OkStatus(); });
+}
+
+void FakeEngine::SetObserver(engine::Observer observer) {
+  const std::lock_guard lock(mutex_);
+  observer_ = std::move(observer);
+}
+
+void FakeEngine::TellEnd(const std::string& export_name, const Export& exported) const {
+  if (!observer_.disconnected) return;
+  for (const ConnectionState& connection : exported.connections) {
+    observer_.disconnected(export_name, connection.id);
+  }
+}
+
 absl::Status FakeEngine::AddPool(const std::string& name, const std::string& directory) {
   const std::lock_guard lock(mutex_);
   if (!pools_.emplace(name, directory).second) return absl::AlreadyExistsError(name);
@@ -255,76 +214,6 @@ absl::Status FakeEngine::AddPool(const std::string& name, const std::string& dir
 void FakeEngine::GetPool(std::string, Callback<absl::StatusOr<engine::PoolInfo>> done) {
   Do<absl::StatusOr<engine::PoolInfo>>("GetPool", std::move(done), [] {
     return engine::PoolInfo{ByteCount{1000 * kMiB}, ByteCount{400 * kMiB}, true, false};
-  });
-}
-
-absl::StatusOr<ImageInfo> FakeEngine::Info(const ImageSpec& spec) const {
-  if (!files_.Has(spec.file_name)) {
-    return absl::NotFoundError(absl::StrCat(spec.name, ": there is no file ", spec.file_name));
-  }
-  const std::string bytes = files_.Get(spec.file_name).bytes;
-  const auto allocated = bytes.size() - std::count(bytes.begin(), bytes.end(), '\0');
-  return ImageInfo{ByteCount{bytes.size()}, ByteCount{allocated}};
-}
-
-absl::Status FakeEngine::CheckUnlocked(const ImageSpec& spec) const {
-  if (!files_.Has(spec.file_name) || !files_.Get(spec.file_name).locked) return absl::OkStatus();
-  return WithReason(absl::FailedPreconditionError(absl::StrCat(spec.name, " is locked")),
-                    {"IMAGE_LOCKED", {{"image", spec.name}, {"perm-byte", "101"}}});
-}
-
-void FakeEngine::CreateImage(ImageSpec spec, ByteCount size,
-                             Callback<absl::StatusOr<ImageInfo>> done) {
-  Do<absl::StatusOr<ImageInfo>>(
-      "CreateImage", std::move(done), [this, spec, size]() -> absl::StatusOr<ImageInfo> {
-        if (files_.Has(spec.file_name) && files_.Get(spec.file_name).uid != spec.uid) {
-          return WithReason(absl::AlreadyExistsError("the pool has such a file"),
-                            {"RESOURCE_EXISTS", {{"file", spec.file_name}}});
-        }
-        files_.Put(spec.file_name, {spec.uid, std::string(size.value, '\0'), false});
-        return Info(spec);
-      });
-}
-
-void FakeEngine::ImportImage(ImageSpec spec, std::string source_file, bool move,
-                             Callback<absl::StatusOr<ImageInfo>> done) {
-  Do<absl::StatusOr<ImageInfo>>(
-      "ImportImage", std::move(done),
-      [this, spec, source_file, move]() -> absl::StatusOr<ImageInfo> {
-        if (files_.Has(spec.file_name) && files_.Get(spec.file_name).uid == spec.uid) {
-          return Info(spec);
-        }
-        if (!files_.Has(source_file)) return absl::NotFoundError("there is no such file");
-        if (files_.Has(spec.file_name)) return absl::AlreadyExistsError("there is such a file");
-        FakeFiles::File file = files_.Get(source_file);
-        file.uid = spec.uid;
-        if (move) files_.Remove(source_file);
-        files_.Put(spec.file_name, std::move(file));
-        return Info(spec);
-      });
-}
-
-void FakeEngine::StatImage(ImageSpec spec, Callback<absl::StatusOr<ImageInfo>> done) {
-  Do<absl::StatusOr<ImageInfo>>("StatImage", std::move(done), [this, spec] { return Info(spec); });
-}
-
-void FakeEngine::GrowImage(ImageSpec spec, ByteCount size,
-                           Callback<absl::StatusOr<ImageInfo>> done) {
-  Do<absl::StatusOr<ImageInfo>>(
-      "GrowImage", std::move(done), [this, spec, size]() -> absl::StatusOr<ImageInfo> {
-        RETURN_IF_ERROR(Info(spec).status());
-        FakeFiles::File file = files_.Get(spec.file_name);
-        file.bytes.resize(std::max<std::size_t>(file.bytes.size(), size.value));
-        files_.Put(spec.file_name, std::move(file));
-        return Info(spec);
-      });
-}
-
-void FakeEngine::DeleteImage(ImageSpec spec, Callback<absl::Status> done) {
-  Do<absl::Status>("DeleteImage", std::move(done), [this, spec]() -> absl::Status {
-    RETURN_IF_ERROR(CheckUnlocked(spec));
-    files_.Remove(spec.file_name);
-    return absl::OkStatus();
   });
 }
 
@@ -384,6 +273,7 @@ void FakeEngine::DeleteExport(std::string name, engine::DeleteMode mode,
       return WithReason(absl::FailedPreconditionError("there are connections"),
                         {"EXPORT_HAS_CONNECTIONS", {{"export", name}}});
     }
+    TellEnd(name, found->second);
     exports_.erase(found);
     return absl::OkStatus();
   });
@@ -397,6 +287,19 @@ void FakeEngine::GetExport(std::string name, Callback<absl::StatusOr<ExportState
                                     if (found == exports_.end()) return NoSuchExport(name);
                                     return State(found->second);
                                   });
+}
+
+void FakeEngine::GetExports(std::vector<std::string> names,
+                            Callback<std::vector<absl::StatusOr<ExportState>>> done) {
+  Do<std::vector<absl::StatusOr<ExportState>>>("GetExports", std::move(done), [this, names] {
+    const std::lock_guard lock(mutex_);
+    std::vector<absl::StatusOr<ExportState>> states;
+    for (const std::string& name : names) {
+      const auto found = exports_.find(name);
+      states.push_back(found == exports_.end() ? NoSuchExport(name) : State(found->second));
+    }
+    return states;
+  });
 }
 
 void FakeEngine::ListConnections(std::string export_name,
@@ -419,6 +322,7 @@ void FakeEngine::CloseConnection(std::string export_name, uint64_t id,
     if (found == exports_.end()) return NoSuchExport(export_name);
     const auto erased = std::erase_if(found->second.connections,
                                       [id](const ConnectionState& c) { return c.id == id; });
+    if (erased > 0 && observer_.disconnected) observer_.disconnected(export_name, id);
     return erased == 0 ? absl::NotFoundError("no such connection") : absl::OkStatus();
   });
 }

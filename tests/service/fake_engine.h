@@ -10,6 +10,8 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
@@ -65,14 +67,29 @@ class FakeEngine final : public engine::Engine {
   int open_targets() const;
 
   engine::EngineInfo info() const override;
+  void Ping(engine::Callback<absl::Status> done) override;
+  // Told by AddConnection(), CloseConnection() and DeleteExport().
+  void SetObserver(engine::Observer observer) override;
   absl::Status AddPool(const std::string& name, const std::string& directory) override;
   void GetPool(std::string name, engine::Callback<absl::StatusOr<engine::PoolInfo>> done) override;
   void CreateImage(engine::ImageSpec spec, ByteCount size,
                    engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
   void ImportImage(engine::ImageSpec spec, std::string source_file, bool move,
                    engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
+  // Pieces are of bytes of the disk: a budget of 10 makes 10 bytes of it.
+  void BuildImage(engine::ImageBuild build, ByteOffset from, ByteCount budget,
+                  engine::Callback<absl::StatusOr<engine::BuildProgress>> done) override;
+  void CheckBuild(engine::ImageBuild build,
+                  engine::Callback<absl::StatusOr<engine::BuildProgress>> done) override;
+  void RemoveImage(engine::ImageSpec spec, ByteCount budget,
+                   engine::Callback<absl::StatusOr<engine::RemovalProgress>> done) override;
+  void CheckRemoval(engine::ImageSpec spec, engine::Callback<absl::Status> done) override;
+  void SweepPool(std::string pool, std::vector<std::string> keep_uids,
+                 engine::Callback<absl::StatusOr<std::vector<std::string>>> done) override;
   void StatImage(engine::ImageSpec spec,
                  engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
+  void StatImages(std::vector<engine::ImageSpec> specs,
+                  engine::Callback<std::vector<absl::StatusOr<engine::ImageInfo>>> done) override;
   void GrowImage(engine::ImageSpec spec, ByteCount size,
                  engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
   void DeleteImage(engine::ImageSpec spec, engine::Callback<absl::Status> done) override;
@@ -84,6 +101,8 @@ class FakeEngine final : public engine::Engine {
                     engine::Callback<absl::Status> done) override;
   void GetExport(std::string name,
                  engine::Callback<absl::StatusOr<engine::ExportState>> done) override;
+  void GetExports(std::vector<std::string> names,
+                  engine::Callback<std::vector<absl::StatusOr<engine::ExportState>>> done) override;
   void ListConnections(
       std::string export_name,
       engine::Callback<absl::StatusOr<std::vector<engine::ConnectionState>>> done) override;
@@ -111,6 +130,12 @@ class FakeEngine final : public engine::Engine {
   absl::StatusOr<engine::ImageInfo> Info(const engine::ImageSpec& spec) const;
   absl::StatusOr<engine::ExportState> State(const Export& exported) const;
   absl::Status CheckUnlocked(const engine::ImageSpec& spec) const;
+  absl::Status CheckUnused(const engine::ImageSpec& spec) const;
+  absl::StatusOr<engine::BuildProgress> Check(const engine::ImageBuild& build) const;
+  absl::StatusOr<engine::BuildProgress> Build(const engine::ImageBuild& build, ByteOffset from,
+                                              ByteCount budget);
+  absl::StatusOr<engine::RemovalProgress> Removal(const engine::ImageSpec& spec, ByteCount budget);
+  void TellEnd(const std::string& export_name, const Export& exported) const;
 
   FakeFiles& files_;
   mutable std::mutex mutex_;
@@ -122,7 +147,59 @@ class FakeEngine final : public engine::Engine {
   std::map<std::string, std::string> pools_;
   std::map<std::string, Export> exports_;
   int open_targets_ = 0;
+  engine::Observer observer_;
   Executor thread_{1};  // last: its work uses the others
 };
+
+namespace internal {
+
+// What `work` answers, or the failure: in a batch, for each.
+template <typename T>
+T ResultOf(const absl::Status& failure, const std::function<T()>& work) {
+  if constexpr (std::is_constructible_v<T, absl::Status>) {
+    return failure.ok() ? work() : T(failure);
+  } else {
+    T answers = work();
+    if (failure.ok()) return answers;
+    for (auto& answer : answers) answer = failure;
+    return answers;
+  }
+}
+
+}  // namespace internal
+
+template <typename T>
+void FakeEngine::Do(const std::string& method, engine::Callback<T> done, std::function<T()> work) {
+  thread_.Run([this, method, done = std::move(done), work = std::move(work)]() mutable {
+    absl::Status failure;
+    {
+      const std::lock_guard lock(mutex_);
+      auto& failures = failures_[method];
+      if (!failures.empty()) {
+        failure = failures.front();
+        failures.pop_front();
+      }
+      const bool changes = !method.starts_with("Stat") && !method.starts_with("Get") &&
+                           !method.starts_with("List") && !method.starts_with("Check") &&
+                           method != "Ping";
+      if (failure.ok() && gate_ && changes) failure = gate_();
+    }
+    T result = internal::ResultOf<T>(failure, work);
+    absl::AnyInvocable<void()&&> answer = [done = std::move(done),
+                                           result = std::move(result)]() mutable {
+      std::move(done)(std::move(result));
+    };
+    bool held = false;
+    {
+      const std::lock_guard lock(mutex_);
+      ++calls_[method];
+      const auto found = held_.find(method);
+      held = found != held_.end();
+      if (held) found->second.push_back(std::move(answer));
+      called_.notify_all();
+    }
+    if (!held) std::move(answer)();
+  });
+}
 
 }  // namespace gabion::service

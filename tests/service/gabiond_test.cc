@@ -229,6 +229,12 @@ TEST_F(GabiondTest, EveryWrongSettingIsReported) {
   EXPECT_FALSE(std::filesystem::exists(dir_ / "d"));
 }
 
+TEST_F(GabiondTest, GrpcBeyondLoopbackIsRefusedUnlessItIsNamed) {
+  Daemon daemon({"--data-dir", dir_ / "d", "--grpc-listen=0.0.0.0:0"});
+  EXPECT_THAT(daemon.Rest(), HasSubstr("insecure-grpc"));
+  EXPECT_EQ(daemon.Wait(), 2);
+}
+
 TEST_F(GabiondTest, HelpAndVersionSucceed) {
   Daemon help({"--help"});
   EXPECT_THAT(help.Rest(), HasSubstr("--data-dir"));

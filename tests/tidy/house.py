@@ -42,8 +42,8 @@ OUTSIDE = {
     "sqlite3.h": ["service/store/", "tests/"],
     "grpc": ["service/", "tests/service/", "tests/e2e/"],
     "grpcpp": ["service/", "tests/service/", "tests/e2e/"],
-    "google": ["service/", "tests/service/", "tests/e2e/"],
-    "gabion": ["service/", "tests/service/", "tests/e2e/"],
+    "google": ["service/", "tests/service/", "tests/e2e/", "tests/fuzz/"],
+    "gabion": ["service/", "tests/service/", "tests/e2e/", "tests/fuzz/"],
 }
 
 # The operating system's own headers (files, sockets, polling): not for the parts that know no files and no sockets.

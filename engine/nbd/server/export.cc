@@ -93,6 +93,7 @@ absl::Status Export::Admit(uint64_t version_id, uint64_t connection_id, int64_t 
   ++version->sessions;
   Entry* raw = entry.get();
   sessions_.push_back(std::move(entry));
+  if (observer_ != nullptr) observer_->OnConnectionBegun(ReportOf(*raw));
   serving_.Add(Serve(raw, std::move(leftover)));
   return absl::OkStatus();
 }
@@ -111,13 +112,14 @@ Task<void> Export::Serve(Entry* entry, std::string leftover) {
   if (observer_ != nullptr) observer_->OnConnectionEnded(id);
 }
 
+SessionReport Export::ReportOf(const Entry& entry) {
+  return {entry.id, entry.session.get(), entry.connect_time_us, entry.version->generation};
+}
+
 std::vector<SessionReport> Export::Sessions() const {
   std::vector<SessionReport> reports;
   reports.reserve(sessions_.size());
-  for (const auto& entry : sessions_) {
-    reports.push_back(SessionReport{entry->id, entry->session.get(), entry->connect_time_us,
-                                    entry->version->generation});
-  }
+  for (const auto& entry : sessions_) reports.push_back(ReportOf(*entry));
   return reports;
 }
 
@@ -133,6 +135,12 @@ bool Export::CloseSession(uint64_t connection_id) {
 void Export::BeginClose() {
   closing_ = true;
   for (const auto& entry : sessions_) entry->session->Close();
+}
+
+Task<void> Export::Shutdown() {
+  closing_ = true;
+  for (const auto& entry : sessions_) entry->session->BeginShutdown();
+  co_await serving_.Drain();
 }
 
 Task<void> Export::Close() {

@@ -72,10 +72,14 @@ class Export {
   // too, and waits until they have ended.
   void BeginClose();
   Task<void> Close();
+  // Like Close(), but tells the clients first: see Session::BeginShutdown().
+  Task<void> Shutdown();
 
-  // Called with the id of every connection that has ended, on the shard.
+  // Called on the shard for every connection that has been admitted, before its first request is
+  // looked at, and when it has ended.
   class Observer {
    public:
+    virtual void OnConnectionBegun(const SessionReport& report) = 0;
     virtual void OnConnectionEnded(uint64_t connection_id) = 0;
 
    protected:
@@ -91,6 +95,7 @@ class Export {
     std::unique_ptr<Session> session;
   };
 
+  static SessionReport ReportOf(const Entry& entry);
   Task<void> Serve(Entry* entry, std::string leftover);
   void DropUnusedVersions();
   ExportVersion* FindVersion(uint64_t id);

@@ -71,6 +71,22 @@ class Session::CloseTimer final : public runtime::Clock::Timer {
   uint64_t replies_sent_ = 0;
 };
 
+// Closes a connection that is being shut down.
+class Session::ShutdownTimer final : public runtime::Clock::Timer {
+ public:
+  explicit ShutdownTimer(Session& session)
+      : session_(session), clock_(session.environment_.reactor.clock()) {
+    clock_.Schedule(*this, clock_.Now() + session_.limits_.shutdown_time);
+  }
+  ~ShutdownTimer() { clock_.Cancel(*this); }
+
+  void Fire() override { session_.Close(); }
+
+ private:
+  Session& session_;
+  runtime::Clock& clock_;
+};
+
 Session::Session(const SessionEnvironment& environment, const SessionLimits& limits,
                  const SessionPolicy& policy, Negotiated negotiated, block::Node& root,
                  runtime::Turnstile& gate, std::unique_ptr<io::Stream> stream)
@@ -112,6 +128,12 @@ Task<void> Session::Run(std::string leftover) {
   co_await replies_.Drain();
   stream_->Shutdown();
   close_timer_.reset();
+  shutdown_timer_.reset();
+}
+
+void Session::BeginShutdown() {
+  if (closing_ || shutdown_timer_ != nullptr) return;
+  shutdown_timer_ = std::make_unique<ShutdownTimer>(*this);
 }
 
 void Session::Close() {
@@ -169,7 +191,7 @@ Task<bool> Session::StartReceivedRequests() {
     }
     begin_ += kRequestSize;
     if (request->Is(Command::kDisconnect)) co_return false;
-    const Verdict verdict = ValidateRequest(*request, traits_);
+    const Verdict verdict = Judge(*request);
     Count(*request, verdict);
     if (verdict.action == Verdict::Action::kHangUp) {
       environment_.logger.Log(LogLevel::kWarning, "nbd",
@@ -181,6 +203,16 @@ Task<bool> Session::StartReceivedRequests() {
     if (!alive) co_return false;
   }
   co_return true;
+}
+
+Verdict Session::Judge(const Request& request) const {
+  Verdict verdict = ValidateRequest(request, traits_);
+  if (shutdown_timer_ != nullptr && verdict.action != Verdict::Action::kHangUp) {
+    verdict.action = Verdict::Action::kRefuse;  // its payload is still to be skipped
+    verdict.error = ErrorCode::kEshutdown;
+    verdict.message = "the export is being shut down";
+  }
+  return verdict;
 }
 
 void Session::Count(const Request& request, const Verdict& verdict) {
@@ -294,6 +326,7 @@ Task<bool> Session::DiscardPayload(uint64_t length) {
 // False if the connection's budget of violations is spent.
 bool Session::Refuse(const Request& request, const Verdict& verdict) {
   ReplyError(request, verdict.error, verdict.message, 0);
+  if (verdict.error == ErrorCode::kEshutdown) return true;
   const bool misaligned = !request.Is(Command::kFlush) &&
                           !IsMultiple(request.offset | request.length, policy_.required_alignment);
   if (!misaligned || !policy_.disconnect_violators) return true;

@@ -45,6 +45,8 @@ struct SessionLimits {
   uint32_t max_descriptors = 131072;  // per BLOCK_STATUS context; at most kMaxDescriptors
   // How long the client of a closing connection may leave replies that wait for it untouched.
   runtime::Duration close_timeout = std::chrono::seconds(5);
+  // How long a connection that is shut down still answers requests, so that its client learns why.
+  runtime::Duration shutdown_time = std::chrono::milliseconds(500);
 };
 
 // How the export treats this connection, resolved from its policy when the connection was admitted.
@@ -77,6 +79,10 @@ class Session final : private ReplyQueue::Owner {
   // Stops reading; what is in flight is finished and answered, then Run() ends.
   void Close();
 
+  // Answers every request that comes from now on with NBD_ESHUTDOWN, and closes when the client has
+  // had time to ask, or leaves.
+  void BeginShutdown();
+
   // From now on write commands are refused, whatever was negotiated.
   void SetReadOnly();
 
@@ -87,6 +93,7 @@ class Session final : private ReplyQueue::Owner {
 
  private:
   class CloseTimer;
+  class ShutdownTimer;
 
   // ReplyQueue::Owner
   void OnReplySent(uint64_t held_bytes, bool completes) override;
@@ -95,6 +102,7 @@ class Session final : private ReplyQueue::Owner {
   // session.cc: from bytes to requests. False: the connection is over.
   Task<bool> Receive();
   Task<bool> StartReceivedRequests();
+  Verdict Judge(const Request& request) const;
   void Count(const Request& request, const Verdict& verdict);
   uint64_t HeldBytes(const Request& request, const Verdict& verdict) const;
   bool HasRoom(uint64_t bytes) const;
@@ -146,6 +154,7 @@ class Session final : private ReplyQueue::Owner {
   uint64_t bytes_in_flight_ = 0;
   uint64_t replies_sent_ = 0;
   std::unique_ptr<CloseTimer> close_timer_;
+  std::unique_ptr<ShutdownTimer> shutdown_timer_;  // not null: being shut down
   bool closing_ = false;
   bool expect_long_payload_ = false;
   bool broken_ = false;                        // nothing can be sent any more

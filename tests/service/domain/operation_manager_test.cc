@@ -388,6 +388,30 @@ TEST_F(RestartTest, WorkHasItsEffectOnce) {
   EXPECT_GE(CutEverywhere(), 6);
 }
 
+TEST_F(RestartTest, AnAnswerThatTheStoreLosesChangesNothing) {
+  fake_.total_bytes = 450;
+  int lost = 0;
+  for (int commits = 1; commits < 12; ++commits) {
+    SCOPED_TRACE(commits);
+    const std::string target = "images/" + std::to_string(commits);
+    const std::string name = Begin(target);
+    std::atomic<int> left = commits;
+    store_.SetAnswer([&]() -> absl::Status {
+      if (--left != 0) return absl::OkStatus();
+      ++lost;
+      return absl::UnavailableError("lost");
+    });
+    Start(name);
+    EXPECT_TRUE(WaitDone(name).has_response());
+    manager_->Stop();
+    store_.SetAnswer(nullptr);
+    EXPECT_EQ(Rows("images"), static_cast<size_t>(commits));
+    EXPECT_EQ(Rows("jobs"), 0u);
+    Restart();
+  }
+  EXPECT_GE(lost, 5);
+}
+
 TEST_F(RestartTest, ShortWorkHasItsEffectOnce) {
   fake_.total_bytes = 50;
   EXPECT_EQ(CutEverywhere(), 2);  // it begins, and it is done

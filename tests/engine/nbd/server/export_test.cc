@@ -99,6 +99,7 @@ class ExportTest : public ::testing::Test, private Export::Observer {
   Loop loop_;
   std::unique_ptr<test::MemoryNode> node_;
   std::vector<std::unique_ptr<Guest>> guests_;
+  std::vector<uint64_t> begun_;
   std::vector<uint64_t> ended_;
   std::unique_ptr<Export> export_;
   Terms terms_;
@@ -106,6 +107,7 @@ class ExportTest : public ::testing::Test, private Export::Observer {
   uint64_t last_connection_ = 0;
 
  private:
+  void OnConnectionBegun(const SessionReport& report) override { begun_.push_back(report.id); }
   void OnConnectionEnded(uint64_t id) override { ended_.push_back(id); }
 };
 
@@ -116,6 +118,7 @@ TEST_F(ExportTest, ConnectionsAreCountedAndTheirEndIsTold) {
   a.connection.CloseSending();
   a.Settle();
   EXPECT_EQ(export_->sessions(), 1u);
+  EXPECT_THAT(begun_, ElementsAre(1u, 2u));
   EXPECT_THAT(ended_, ElementsAre(1u));
   EXPECT_TRUE(a.connection.destroyed());
   EXPECT_EQ(b.Call({kCmdRead, 0, 0, 512}).error, 0u);
@@ -133,6 +136,7 @@ TEST_F(ExportTest, ConnectionWhoseRequestsAreGarbageFromTheStartEndsToo) {
                   .ok());
   loop_.Settle();
   EXPECT_EQ(export_->sessions(), 0u);
+  EXPECT_THAT(begun_, ElementsAre(7u));
   EXPECT_THAT(ended_, ElementsAre(7u));
 }
 

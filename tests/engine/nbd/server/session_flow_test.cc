@@ -339,6 +339,39 @@ TEST_F(SessionTest, ClosingDoesNotWaitForBytesOfOtherConnections) {
   EXPECT_TRUE(broken.done());
 }
 
+TEST_F(SessionTest, ShuttingDownServesWhatIsInFlightAndRefusesWhatComesLater) {
+  Terms terms;
+  terms.limits.shutdown_time = std::chrono::hours(1);
+  Build(terms);
+  gate_.Hold();
+  c_->Send({kCmdWrite, 0, 0, 512}, std::string(512, 'x'));
+  c_->Settle();
+  c_->session->BeginShutdown();
+  c_->session->BeginShutdown();
+  EXPECT_EQ(c_->Call({kCmdWrite, 0, 0, 4096}, std::string(4096, 'y')).error, 108u);
+  EXPECT_EQ(c_->Call({kCmdFlush}).error, 108u) << "its payload was skipped";
+  gate_.Resume();
+  c_->Settle();
+  EXPECT_EQ(c_->client.replies().size(), 3u);
+  EXPECT_EQ(c_->client.replies().begin()->second.error, 0u);
+  EXPECT_EQ(node_->CountCalls(NodeCall::kWrite), 1u);
+  EXPECT_FALSE(c_->done()) << "it is the client's turn";
+  c_->Send({kCmdDisc});
+  c_->Settle();
+  EXPECT_TRUE(c_->done());
+}
+
+TEST_F(SessionTest, ShuttingDownDoesNotWaitForAClientThatAsksNothing) {
+  Terms terms;
+  terms.limits.shutdown_time = kSoon;
+  Build(terms);
+  c_->Settle();
+  c_->session->BeginShutdown();
+  EXPECT_FALSE(c_->connection.read_shut());
+  loop_.RunUntil([&] { return c_->done(); });
+  EXPECT_TRUE(c_->connection.shut());
+}
+
 TEST_F(SessionTest, BecomingReadOnlyRefusesWhatWaitsAtTheGate) {
   Build();
   gate_.Hold();
