@@ -49,7 +49,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
   void Drain() {
     {
       const std::lock_guard lock(mutex_);
-      if (finished_) return;
+      if (done_) return;
       draining_ = true;
       drain_timer_ = api_.timers_.After(kDrainGrace, [weak = weak_from_this()] {
         if (const auto stream = weak.lock()) stream->CutOff();
@@ -73,6 +73,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
     api_.Forget(this);
     {
       const std::lock_guard lock(mutex_);
+      done_ = true;
       api_.timers_.Cancel(timer_);
       api_.timers_.Cancel(drain_timer_);
     }
@@ -192,13 +193,14 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
     return std::exchange(bookmark_due_, false);
   }
 
+  // Also when it is finished: its end waits behind what the client does not take.
   void CutOff() {
     const std::lock_guard lock(mutex_);
-    if (!finished_) context_->TryCancel();
+    if (!done_) context_->TryCancel();
   }
 
   WatchApi& api_;
-  grpc::CallbackServerContext* const context_;  // until it is finished
+  grpc::CallbackServerContext* const context_;  // until it is done
   std::shared_ptr<WatchStream> self_;
   uint64_t subscription_ = 0;
 
@@ -212,7 +214,8 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
   bool woken_ = false;  // since the last step began
   bool cancelled_ = false;
   bool draining_ = false;
-  bool finished_ = false;
+  bool finished_ = false;  // nothing more is told
+  bool done_ = false;      // gRPC has let go of it
   bool bookmark_due_ = false;
   milliseconds interval_{0};
   Clock::time_point last_told_;
