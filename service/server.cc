@@ -34,14 +34,11 @@ constexpr const char* kAlpha = "grpc.reflection.v1alpha.ServerReflection";
 constexpr const char* kHealth = "grpc.health.v1.Health";
 
 std::vector<std::string> ApiServices() {
-  return {v1::PoolService::service_full_name(),
-          v1::ImageService::service_full_name(),
-          v1::ExportService::service_full_name(),
-          v1::InspectService::service_full_name(),
-          v1::JobService::service_full_name(),
-          v1::ServerService::service_full_name(),
-          v1::WatchService::service_full_name(),
-          google::longrunning::Operations::service_full_name()};
+  return {
+      v1::PoolService::service_full_name(),   v1::ImageService::service_full_name(),
+      v1::ExportService::service_full_name(), v1::InspectService::service_full_name(),
+      v1::JobService::service_full_name(),    v1::ServerService::service_full_name(),
+      v1::WatchService::service_full_name(),  google::longrunning::Operations::service_full_name()};
 }
 
 std::vector<std::string> AllServices() {

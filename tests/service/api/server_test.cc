@@ -81,7 +81,7 @@ TEST_F(ServerTest, SocketIsForItsOwnerOnly) {
   EXPECT_EQ(status.st_mode & 0777, 0600u);
 }
 
-TEST_F(ServerTest, LongRunningMethodsAnswerADoneOperation) {
+TEST_F(ServerTest, ShortWorkIsDoneWhenItsOperationIsAnswered) {
   v1::CreateImageRequest create;
   create.set_image_id("a");
   create.mutable_image()->mutable_raw();
@@ -90,7 +90,7 @@ TEST_F(ServerTest, LongRunningMethodsAnswerADoneOperation) {
   google::longrunning::Operation operation;
   ASSERT_TRUE(Call(*images_, &v1::ImageService::Stub::CreateImage, create, &operation).ok());
   EXPECT_TRUE(operation.done());
-  EXPECT_EQ(operation.name(), "");
+  EXPECT_TRUE(operation.name().starts_with("operations/"));
   v1::Image image;
   ASSERT_TRUE(operation.response().UnpackTo(&image));
   EXPECT_EQ(image.name(), "images/a");

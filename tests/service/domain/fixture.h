@@ -105,6 +105,7 @@ class DomainFixture : public testing::Test {
   absl::StatusOr<v1::Image> UpdateImage(const v1::Image& image, const std::string& path) {
     v1::UpdateImageRequest request;
     *request.mutable_image() = image;
+    request.mutable_image()->clear_etag();  // whatever it is now
     request.mutable_update_mask()->add_paths(path);
     return domain_->images().Update(request, Call());
   }
@@ -121,6 +122,7 @@ class DomainFixture : public testing::Test {
                                           const std::vector<std::string>& paths) {
     v1::UpdateExportRequest request;
     *request.mutable_export_() = exported;
+    request.mutable_export_()->clear_etag();  // whatever it is now
     for (const std::string& path : paths) request.mutable_update_mask()->add_paths(path);
     return domain_->exports().Update(request, Call());
   }
