@@ -40,10 +40,10 @@ OUTSIDE = {
     "liburing.h": [r"engine/io/ring\.(h|cc)", "tests/"],
     "openssl": ["engine/io/", "service/", "tests/"],
     "sqlite3.h": ["service/store/", "tests/"],
-    "grpc": ["service/", "tests/service/", "tests/e2e/"],
-    "grpcpp": ["service/", "tests/service/", "tests/e2e/"],
-    "google": ["service/", "tests/service/", "tests/e2e/", "tests/fuzz/"],
-    "gabion": ["service/", "tests/service/", "tests/e2e/", "tests/fuzz/"],
+    "grpc": ["service/", "tests/service/", "tests/e2e/", "tests/bench/load/"],
+    "grpcpp": ["service/", "tests/service/", "tests/e2e/", "tests/bench/load/"],
+    "google": ["service/", "tests/service/", "tests/e2e/", "tests/fuzz/", "tests/bench/load/"],
+    "gabion": ["service/", "tests/service/", "tests/e2e/", "tests/fuzz/", "tests/bench/load/"],
 }
 
 # The operating system's own headers (files, sockets, polling): not for the parts that know no files and no sockets.
