@@ -67,7 +67,7 @@ absl::StatusOr<v1::Export> ExportManager::Update(const v1::UpdateExportRequest& 
   if (!seen.has_value() && !request.allow_missing()) return NotFound(kExportType, name);
   const std::string source =
       seen.has_value() ? seen->resource.source() : request.export_().source();
-  const ResourceLocks::Guard lock = context_.locks.Lock({name, source});
+  const ResourceLocks::Guard lock = context_.locks.Lock({name}, {source});
   ASSIGN_OR_RETURN(const std::optional<StoredExport> before, records_.Find(name));
   if (before.has_value() != seen.has_value()) {
     return Error(reason::kConcurrentUpdate,
@@ -140,9 +140,7 @@ absl::StatusOr<Operation> ExportManager::Delete(const v1::DeleteExportRequest& r
   const std::string& name = request.name();
   std::string operation;
   {
-    ASSIGN_OR_RETURN(const std::optional<StoredExport> seen, records_.Find(name));
-    const ResourceLocks::Guard lock =
-        context_.locks.Lock({name, seen.has_value() ? seen->resource.source() : name});
+    const ResourceLocks::Guard lock = context_.locks.Lock({name});
     ASSIGN_OR_RETURN(const std::optional<StoredExport> stored, records_.Find(name));
     if (!stored.has_value()) {
       if (!request.allow_missing()) return NotFound(kExportType, name);

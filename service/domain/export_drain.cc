@@ -30,7 +30,7 @@ class DrainJob final : public Job {
         export_(std::move(stored.resource)),
         work_(std::move(work)) {}
 
-  std::vector<std::string> Locks() const override { return {export_.name(), export_.source()}; }
+  std::vector<std::string> Locks() const override { return {export_.name()}; }
 
   absl::StatusOr<JobProgress> Work(uint64_t /*from_bytes*/, uint64_t /*budget_bytes*/) override {
     const bool waits = work_.mode() == v1::DeleteExportRequest::MODE_HIDE ||

@@ -15,6 +15,16 @@
 #include "service/names.h"
 
 namespace gabion::service {
+namespace {
+
+absl::Status NameInUse(const std::string& other) {
+  const std::string message = absl::StrCat("The name is in use by ", other, ".");
+  return Error(reason::kResourceExists, message)
+      .Field("export.nbd_name", message)
+      .Resource(kExportType, other);
+}
+
+}  // namespace
 
 ExportManager::ExportManager(const ManagerContext& context, ImageManager& images,
                              ExportOptions options)
@@ -101,23 +111,19 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
 absl::Status ExportManager::CheckNames(const v1::Export& exported) const {
   const std::optional<std::string> other = context_.index.OwnerOf(exported.nbd_name());
   if (!other.has_value() || *other == exported.name()) return absl::OkStatus();
-  const std::string message = absl::StrCat("The name is in use by ", *other, ".");
-  return Error(reason::kResourceExists, message)
-      .Field("export.nbd_name", message)
-      .Resource(kExportType, *other);
+  return NameInUse(*other);
 }
 
 absl::Status ExportManager::TakeNames(const v1::Export& exported) {
   const std::optional<std::string> other =
       context_.index.Add(exported.name(), exported.nbd_name(), exported.source());
-  if (!other.has_value()) return absl::OkStatus();
-  return CheckNames(exported);
+  return other.has_value() ? NameInUse(*other) : absl::OkStatus();
 }
 
 absl::StatusOr<v1::Export> ExportManager::Create(const v1::CreateExportRequest& request,
                                                  const Call& call) {
   const ResourceLocks::Guard lock =
-      context_.locks.Lock({MakeName(kExports, request.export_id()), request.export_().source()});
+      context_.locks.Lock({MakeName(kExports, request.export_id())}, {request.export_().source()});
   ASSIGN_OR_RETURN(v1::Export exported, NewExport(request));
   return Establish(std::move(exported), call);
 }

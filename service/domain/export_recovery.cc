@@ -76,7 +76,7 @@ Reconciler::Outcome ExportManager::TryAgain(const std::string& name) {
   using Outcome = Reconciler::Outcome;
   const absl::StatusOr<StoredExport> seen = records_.Get(name);
   if (!seen.ok()) return absl::IsNotFound(seen.status()) ? Outcome::kDone : Outcome::kRetry;
-  const ResourceLocks::Guard lock = context_.locks.Lock({name, seen->resource.source()});
+  const ResourceLocks::Guard lock = context_.locks.Lock({name}, {seen->resource.source()});
   const absl::StatusOr<StoredExport> stored = records_.Get(name);
   if (!stored.ok()) return absl::IsNotFound(stored.status()) ? Outcome::kDone : Outcome::kRetry;
   const v1::Export& row = stored->resource;

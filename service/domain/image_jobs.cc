@@ -106,10 +106,12 @@ class RemovalJob final : public ImageJob {
  public:
   using ImageJob::ImageJob;
 
-  absl::StatusOr<JobProgress> Work(uint64_t /*from_bytes*/, uint64_t budget_bytes) override {
+  absl::StatusOr<JobProgress> Work(uint64_t from_bytes, uint64_t budget_bytes) override {
     const auto progress = Remove(ByteCount{budget_bytes});
     if (!progress.ok()) return FromEngine(progress.status(), About(image_));
-    return JobProgress{progress->done.value, progress->total.value, progress->complete};
+    // The engine tells what this piece found and removed.
+    return JobProgress{from_bytes + progress->done.value, from_bytes + progress->total.value,
+                       progress->complete};
   }
 
   absl::StatusOr<JobOutcome> Finish() override {

@@ -1,38 +1,57 @@
 #include "service/domain/resource_locks.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace gabion::service {
 
-ResourceLocks::Guard::Guard(ResourceLocks* locks, std::vector<std::string> names)
-    : locks_(locks), names_(std::move(names)) {}
+ResourceLocks::Guard::Guard(ResourceLocks* locks, Held held)
+    : locks_(locks), held_(std::move(held)) {}
 
 ResourceLocks::Guard::Guard(Guard&& other) noexcept
-    : locks_(std::exchange(other.locks_, nullptr)), names_(std::move(other.names_)) {}
+    : locks_(std::exchange(other.locks_, nullptr)), held_(std::move(other.held_)) {}
 
 ResourceLocks::Guard::~Guard() {
-  if (locks_ != nullptr) locks_->Unlock(names_);
+  if (locks_ != nullptr) locks_->Unlock(held_);
 }
 
-ResourceLocks::Guard ResourceLocks::Lock(std::vector<std::string> names) {
-  std::sort(names.begin(), names.end());
-  names.erase(std::unique(names.begin(), names.end()), names.end());
+ResourceLocks::Guard ResourceLocks::Lock(const std::vector<std::string>& names,
+                                         const std::vector<std::string>& shared) {
+  Guard::Held wanted;
+  for (const std::string& name : names) wanted[name] = false;
+  for (const std::string& name : shared) wanted.try_emplace(name, true);
   std::unique_lock lock(mutex_);
-  for (const std::string& name : names) {
-    Entry& entry = entries_[name];  // stays: it is erased only when nobody waits
-    const uint64_t number = entry.next_number++;
-    called_.wait(lock, [&] { return entry.called_number == number; });
-  }
-  return Guard(this, std::move(names));
+  for (const auto& [name, is_shared] : wanted) Take(name, is_shared, &lock);
+  return Guard(this, std::move(wanted));
 }
 
-void ResourceLocks::Unlock(const std::vector<std::string>& names) {
+void ResourceLocks::Take(const std::string& name, bool shared, std::unique_lock<std::mutex>* lock) {
+  Entry& entry = entries_[name];  // stays: it is erased only when nobody waits
+  const uint64_t number = entry.next_number++;
+  called_.wait(*lock, [&] {
+    return entry.called_number == number && !entry.alone && (shared || entry.sharers == 0);
+  });
+  ++entry.called_number;
+  if (!shared) {
+    entry.alone = true;
+    return;
+  }
+  ++entry.sharers;
+  called_.notify_all();  // the next may share it, too
+}
+
+void ResourceLocks::Unlock(const Guard::Held& held) {
   {
     const std::lock_guard lock(mutex_);
-    for (const std::string& name : names) {
+    for (const auto& [name, shared] : held) {
       const auto found = entries_.find(name);
-      if (++found->second.called_number == found->second.next_number) entries_.erase(found);
+      Entry& entry = found->second;
+      if (shared) {
+        --entry.sharers;
+      } else {
+        entry.alone = false;
+      }
+      const bool wanted = entry.called_number != entry.next_number;
+      if (!wanted && entry.sharers == 0 && !entry.alone) entries_.erase(found);
     }
   }
   called_.notify_all();

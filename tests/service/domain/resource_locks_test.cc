@@ -48,5 +48,58 @@ TEST(ResourceLocksTest, CallersInAnyOrderNeverWaitForEachOther) {
   for (std::thread& thread : threads) thread.join();
 }
 
+TEST(ResourceLocksTest, SharersGoTogetherAndKeepOthersOut) {
+  ResourceLocks locks;
+  std::optional<ResourceLocks::Guard> first = locks.Lock({}, {"a"});
+  std::optional<ResourceLocks::Guard> second = locks.Lock({"b"}, {"a"});
+  std::atomic<bool> released = false;
+  std::thread waiter([&] {
+    const ResourceLocks::Guard mine = locks.Lock({"a"});
+    EXPECT_TRUE(released);
+  });
+  first.reset();
+  released = true;
+  second.reset();
+  waiter.join();
+}
+
+TEST(ResourceLocksTest, NameInBothListsIsHeldAlone) {
+  ResourceLocks locks;
+  std::optional<ResourceLocks::Guard> held = locks.Lock({"a"}, {"a"});
+  std::atomic<bool> released = false;
+  std::thread sharer([&] {
+    const ResourceLocks::Guard mine = locks.Lock({}, {"a"});
+    EXPECT_TRUE(released);
+  });
+  released = true;
+  held.reset();
+  sharer.join();
+}
+
+TEST(ResourceLocksTest, SharersAndOthersNeverMeet) {
+  ResourceLocks locks;
+  std::atomic<int> sharers = 0;
+  int alone = 0;  // guarded by the lock
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 6; ++i) {
+    threads.emplace_back([&, i] {
+      for (int round = 0; round < 2000; ++round) {
+        if (i % 2 == 0) {
+          const ResourceLocks::Guard guard = locks.Lock({}, {"a"});
+          ++sharers;
+          EXPECT_EQ(alone, 0);
+          --sharers;
+        } else {
+          const ResourceLocks::Guard guard = locks.Lock({"a"});
+          EXPECT_EQ(++alone, 1);
+          EXPECT_EQ(sharers, 0);
+          --alone;
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 }  // namespace
 }  // namespace gabion::service
