@@ -1,6 +1,7 @@
 #include "service/domain/export_drain.h"
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -60,11 +61,17 @@ class DrainJob final : public Job {
   }
 
   absl::StatusOr<JobOutcome> Undo(const absl::Status& /*why*/) override {
-    ASSIGN_OR_RETURN(const Stored<v1::Export> row, Row());
-    v1::Export back = row.resource;
+    ASSIGN_OR_RETURN(const std::optional<Stored<v1::Export>> row, records_.Find(export_.name()));
+    JobOutcome outcome;
+    if (!row.has_value()) {  // nothing can come back
+      RETURN_IF_ERROR(serving_.Stop(export_, engine::DeleteMode::kHard));
+      outcome.committed = [this] { end_.gone(export_); };
+      return outcome;
+    }
+    if (row->resource.uid() != export_.uid()) return outcome;
+    v1::Export back = row->resource;
     back.clear_operation();
     const ExportServing::State state = serving_.ServeOrChange(back);
-    JobOutcome outcome;
     if (state.ok()) {
       back.set_state(v1::Export::STATE_ACTIVE);
       back.clear_state_error();
@@ -74,7 +81,7 @@ class DrainJob final : public Job {
       *back.mutable_state_error() = ToRpcStatus(state.status());
       outcome.committed = [this] { end_.not_served(export_); };
     }
-    outcome.steps.push_back(records_.Saving(back, row.revision));
+    outcome.steps.push_back(records_.Saving(back, row->revision));
     return outcome;
   }
 
