@@ -16,6 +16,11 @@ using google::protobuf::Message;
 
 grpc::Status Calls::Result(std::string_view method, const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
+  if (absl::IsAborted(status) && InfoOf(status).reason().empty()) {
+    // By the store, and by nobody else: a row was written that the call had read.
+    return ToGrpcStatus(Error(reason::kConcurrentUpdate,
+                              "What the call is about was changed meanwhile; read it again."));
+  }
   if (!absl::IsInternal(status) && !absl::IsUnknown(status)) return ToGrpcStatus(status);
   const std::string id = NewUid();
   logger_.Log(LogLevel::kError, "api",

@@ -44,6 +44,8 @@ absl::StatusOr<ListQuery> ListQuery::Parse(const Message& request,
   if (asked < 0) {
     constexpr std::string_view kMessage = "must be at least 0";
     return Error(reason::kPageSizeNegative, "The page size is negative.")
+        .Metadata("value", std::to_string(asked))
+        .Metadata("allowed", "at least 0")
         .Field("page_size", kMessage);
   }
   query.page_size_ = static_cast<std::size_t>(PageSize(asked));

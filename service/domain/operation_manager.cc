@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
+#include "google/protobuf/empty.pb.h"
 #include "service/domain/identity.h"
 #include "service/domain/list_query.h"
 #include "service/domain/lister.h"
@@ -112,7 +113,12 @@ absl::StatusOr<Operation> OperationManager::Impl::Change(const std::string& name
     return Error(reason::kFeatureNotBuilt,
                  absl::StrCat(name, " moves no bytes: it cannot be paused or slowed down."));
   }
-  if (call.validate_only) return one->rows.Try(edit);
+  if (call.validate_only) {
+    ASSIGN_OR_RETURN(const Operation changed, one->rows.Try(edit));
+    Operation told = Unnamed(google::protobuf::Empty());
+    *told.mutable_metadata() = changed.metadata();
+    return told;
+  }
   std::vector<Mutation> steps;
   RequestLog::BeginOperation(call, name, &steps);
   ASSIGN_OR_RETURN(Operation changed, one->rows.Change(edit, std::move(steps)));
