@@ -62,6 +62,14 @@ class Follower:
             seen.append(self.next())
         return seen
 
+    def until_each(self, *wanted):
+        """Messages up to the one with which each of the conditions has been true of some message."""
+        seen = []
+        while wanted:
+            seen.append(self.next())
+            wanted = [condition for condition in wanted if not condition(seen[-1])]
+        return seen
+
     def end(self):
         """The messages that are left, and the CallError with which the stream ended; None if it ended well."""
         rest = []
