@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "google/protobuf/empty.pb.h"
+#include "google/protobuf/util/time_util.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/export_spec.h"
 #include "service/domain/identity.h"
@@ -45,14 +46,9 @@ store::v1::Job DrainWorkOf(const v1::DeleteExportRequest& request) {
                     ? v1::DeleteExportRequest::MODE_SAFE
                     : request.mode());
   if (request.mode() == v1::DeleteExportRequest::MODE_SOFT) {
-    google::protobuf::Timestamp deadline = Now();
-    const int64_t seconds =
-        request.has_drain_timeout() ? request.drain_timeout().seconds() : kDefaultDrainSeconds;
-    deadline.set_seconds(deadline.seconds() + seconds);
-    const int64_t nanos = int64_t{deadline.nanos()} + request.drain_timeout().nanos();
-    deadline.set_seconds(deadline.seconds() + nanos / 1'000'000'000);
-    deadline.set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
-    *work.mutable_deadline() = deadline;
+    google::protobuf::Duration timeout = request.drain_timeout();
+    if (!request.has_drain_timeout()) timeout.set_seconds(kDefaultDrainSeconds);
+    *work.mutable_deadline() = Now() + timeout;
   }
   return job;
 }

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "google/protobuf/empty.pb.h"
+#include "google/protobuf/util/time_util.h"
 #include "service/domain/await.h"
 #include "service/domain/identity.h"
 #include "service/domain/image_file.h"
@@ -167,15 +168,13 @@ absl::StatusOr<Operation> ImageManager::Bury(const StoredImage& stored,
   if (call.validate_only) return Unnamed(google::protobuf::Empty());
   v1::Image image = stored.resource;
   if (!image.has_delete_time()) *image.mutable_delete_time() = Now();
-  *image.mutable_purge_time() = Now();
-  const google::protobuf::Duration& retention = request.retention();
-  image.mutable_purge_time()->set_seconds(image.purge_time().seconds() + retention.seconds());
+  *image.mutable_purge_time() = Now() + request.retention();
   std::vector<Mutation> steps;
   const Operation operation = OperationManager::AddDone(
       call, v1::JobMetadata::KIND_DELETE, image.name(), google::protobuf::Empty(), &steps);
   steps.push_back(records_.Saving(image, stored.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());
-  reconciler_.Add(image.name(), std::chrono::seconds(retention.seconds()));
+  reconciler_.Add(image.name(), std::chrono::seconds(request.retention().seconds()));
   return operation;
 }
 
