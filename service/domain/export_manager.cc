@@ -117,7 +117,8 @@ absl::Status ExportManager::CheckNames(const v1::Export& exported) const {
 absl::Status ExportManager::TakeNames(const v1::Export& exported) {
   const std::optional<std::string> other =
       context_.index.Add(exported.name(), exported.nbd_name(), exported.source());
-  return other.has_value() ? NameInUse(*other) : absl::OkStatus();
+  if (!other.has_value() || *other == exported.name()) return absl::OkStatus();
+  return NameInUse(*other);
 }
 
 absl::StatusOr<v1::Export> ExportManager::Create(const v1::CreateExportRequest& request,
