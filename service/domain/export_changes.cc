@@ -32,6 +32,12 @@ absl::Status BeingDeleted(const v1::Export& exported) {
       .Metadata("operation", exported.operation());
 }
 
+void SetServed(v1::Export* row) {
+  row->set_state(v1::Export::STATE_ACTIVE);
+  row->clear_state_error();
+  row->set_observed_generation(row->generation());
+}
+
 v1::CreateExportRequest CreationOf(const v1::UpdateExportRequest& request) {
   v1::CreateExportRequest creation;
   creation.set_export_id(std::string(IdOf(request.export_().name())));
@@ -97,8 +103,12 @@ absl::StatusOr<v1::Export> ExportManager::UpdateExisting(const StoredExport& bef
     *after.mutable_update_time() = Now();
   }
   if (!call.validate_only) return Apply(before, std::move(after), call);
-  const ExportServing::State planned = serving_.Check(after);
+  ExportServing::State planned = serving_.Check(after);
   if (!planned.ok() && !failed) return planned.status();
+  if (planned.ok()) {
+    planned->connection_count = shown.connection_count();
+    SetServed(&after);
+  }
   return Tell(after, planned);
 }
 
@@ -117,9 +127,7 @@ absl::StatusOr<v1::Export> ExportManager::Apply(const StoredExport& before, v1::
   const bool failed = row.state() == v1::Export::STATE_FAILED;
   const ExportServing::State state = failed ? serving_.ServeOrChange(row) : serving_.Change(row);
   if (state.ok()) {
-    row.set_state(v1::Export::STATE_ACTIVE);
-    row.clear_state_error();
-    row.set_observed_generation(row.generation());
+    SetServed(&row);
     if (failed) reconciler_.Remove(name);
     return Settle(call.request, row, written.revision, Tell(row, state));
   }

@@ -6,9 +6,13 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace gabion::service {
+
+inline constexpr std::string_view kExports = "exports";
+inline constexpr std::string_view kExportType = "gabion/Export";
 
 // The wire names in use, and the exports of each image, in memory. An export is here from before
 // its row is written until after its row is gone. Owned by the domain; any thread.

@@ -191,6 +191,10 @@ absl::Status ExportManager::TakeBack(const std::string& request, const StoredExp
 
 void ExportManager::Forget(const v1::Export& exported) {
   context_.index.Remove(exported.name());
+  // Whoever has seen the image since the row went was still told of the export.
+  const absl::Status touched = context_.store.Commit({Touch(kImages, exported.source())}).status();
+  if (!touched.ok())
+    LogError(absl::StrCat("The end of ", exported.name(), " was not told"), touched);
   context_.conditions.Forget(exported.uid());
   reconciler_.Remove(exported.name());
   images_.Released(exported.source());

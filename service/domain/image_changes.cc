@@ -54,11 +54,12 @@ absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& req
     after.set_generation(after.generation() + 1);
     *after.mutable_update_time() = Now();
   }
-  if (grows) return call.validate_only ? ShowOne(after) : Grow(stored, std::move(after), call);
-  if (stored.resource.observed_generation() == stored.resource.generation()) {
+  if (grows && !call.validate_only) return Grow(stored, std::move(after), call);
+  if (grows || stored.resource.observed_generation() == stored.resource.generation()) {
     after.set_observed_generation(after.generation());
   }
-  const v1::Image told = ShowOne(after);
+  v1::Image told = ShowOne(after);
+  if (grows) told.set_virtual_size_bytes(after.virtual_size_bytes());  // its file has not grown
   if (call.validate_only) return told;
   std::vector<Mutation> steps;
   RequestLog::BeginAnswered(call, told, &steps);
@@ -96,6 +97,9 @@ absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Imag
   }
   const v1::Image told = TellImage(row, grown, context_.index, context_.conditions);
   RETURN_IF_ERROR(context_.requests.Answer(call.request, told, &steps));
+  for (const std::string& exported : context_.index.ExportsOf(name)) {
+    steps.push_back(Touch(kExports, exported));  // they tell the size, too
+  }
   steps.push_back(records_.Saving(row, written.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());
   return told;

@@ -65,6 +65,12 @@ absl::Status ImageManager::RecoverGrowth(const StoredImage& stored,
     RETURN_IF_ERROR(AddTouches(context_.store, image.name(), &steps));
     const v1::Image told = TellImage(image, grown, context_.index, context_.conditions);
     RETURN_IF_ERROR(context_.requests.Answer(intent.request(), told, &steps));
+    const Records<v1::Export> exports(context_.store, kExports, kExportType);
+    RETURN_IF_ERROR(exports.ForEach([&](const Stored<v1::Export>& exported) {
+      if (exported.resource.source() != image.name()) return absl::OkStatus();
+      steps.push_back(Touch(kExports, exported.resource.name()));  // they tell the size, too
+      return absl::OkStatus();
+    }));
   } else {
     image = intent.grow_image();
     RETURN_IF_ERROR(context_.requests.Forget(intent.request(), &steps));

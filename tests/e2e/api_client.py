@@ -85,6 +85,10 @@ class Api:
     def __exit__(self, *exception):
         self.close()
 
+    def wait_ready(self):
+        """After a restart: until the channel is connected again. Calls that find it broken fail at once."""
+        self.grpc.channel_ready_future(self.channel).result(harness.TIME_LIMIT_S)
+
     def call(self, method, request):
         """The reply of a unary method; CallError if it failed."""
         path, asked, answered = self.protos.method(method)
