@@ -31,6 +31,12 @@ class ExportIndex {
   // The export that has that wire name.
   std::optional<std::string> OwnerOf(const std::string& nbd_name) const;
 
+  // Its row is about to go, or is not: one that is leaving has its names still, but is no dependent
+  // of its image any more.
+  void SetLeaving(const std::string& export_name, bool leaving);
+  // ExportsOf() without those.
+  std::vector<std::string> DependentsOf(const std::string& image) const;
+
   // In the order of their names; of one image, or of all.
   std::vector<std::string> All() const;
   std::vector<std::string> ExportsOf(const std::string& image) const;
@@ -39,6 +45,7 @@ class ExportIndex {
   struct Entry {
     std::string nbd_name;
     std::string image;
+    bool leaving = false;
   };
 
   mutable std::mutex mutex_;

@@ -182,6 +182,10 @@ absl::Status ExportManager::TakeBack(const std::string& request, const StoredExp
                                      const v1::Export* row) {
   std::vector<Mutation> steps = {Intents::Removing(stored.resource.name())};
   RETURN_IF_ERROR(context_.requests.Forget(request, &steps));
+  if (row == nullptr) {
+    context_.index.SetLeaving(stored.resource.name(), true);
+    steps.push_back(Touch(kImages, stored.resource.source()));
+  }
   steps.push_back(row == nullptr ? records_.Erasing(stored)
                                  : records_.Saving(*row, stored.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());
@@ -191,10 +195,6 @@ absl::Status ExportManager::TakeBack(const std::string& request, const StoredExp
 
 void ExportManager::Forget(const v1::Export& exported) {
   context_.index.Remove(exported.name());
-  // Whoever has seen the image since the row went was still told of the export.
-  const absl::Status touched = context_.store.Commit({Touch(kImages, exported.source())}).status();
-  if (!touched.ok())
-    LogError(absl::StrCat("The end of ", exported.name(), " was not told"), touched);
   context_.conditions.Forget(exported.uid());
   reconciler_.Remove(exported.name());
   images_.Released(exported.source());

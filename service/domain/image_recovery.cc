@@ -22,10 +22,10 @@ namespace {
 // rows say which these are.
 absl::Status AddTouches(MetadataStore& store, const std::string& image,
                         std::vector<Mutation>* steps) {
-  const Records<v1::Export> exports(store, "exports", "gabion/Export");
+  const Records<v1::Export> exports(store, kExports, kExportType);
   return exports.ForEach([&](const Stored<v1::Export>& stored) {
     const v1::Export& exported = stored.resource;
-    if (exported.source() == image) steps->push_back(Touch("exports", exported.name()));
+    if (exported.source() == image) steps->push_back(Touch(kExports, exported.name()));
     return absl::OkStatus();
   });
 }
@@ -65,12 +65,6 @@ absl::Status ImageManager::RecoverGrowth(const StoredImage& stored,
     RETURN_IF_ERROR(AddTouches(context_.store, image.name(), &steps));
     const v1::Image told = TellImage(image, grown, context_.index, context_.conditions);
     RETURN_IF_ERROR(context_.requests.Answer(intent.request(), told, &steps));
-    const Records<v1::Export> exports(context_.store, kExports, kExportType);
-    RETURN_IF_ERROR(exports.ForEach([&](const Stored<v1::Export>& exported) {
-      if (exported.resource.source() != image.name()) return absl::OkStatus();
-      steps.push_back(Touch(kExports, exported.resource.name()));  // they tell the size, too
-      return absl::OkStatus();
-    }));
   } else {
     image = intent.grow_image();
     RETURN_IF_ERROR(context_.requests.Forget(intent.request(), &steps));
