@@ -52,6 +52,7 @@ class DrainJob final : public Job {
 
   absl::StatusOr<JobOutcome> Finish() override {
     ASSIGN_OR_RETURN(const Stored<v1::Export> row, Row());
+    context_.index.Unlink(export_.name());
     JobOutcome outcome;
     outcome.steps.push_back(Touch(kImages, export_.source()));  // it has a dependent less
     outcome.steps.push_back(records_.Erasing(row));
@@ -69,6 +70,7 @@ class DrainJob final : public Job {
       return outcome;
     }
     if (row->resource.uid() != export_.uid()) return outcome;
+    context_.index.Link(export_.name(), export_.source());
     v1::Export back = row->resource;
     back.clear_operation();
     const ExportServing::State state = serving_.ServeOrChange(back);

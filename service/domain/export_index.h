@@ -23,6 +23,11 @@ class ExportIndex {
   std::optional<std::string> Add(const std::string& export_name, const std::string& nbd_name,
                                  const std::string& image);
   void Remove(const std::string& export_name);
+  // From now on it is no export of its image, though it keeps its names: written before its row
+  // goes, so that who sees the row gone sees no dependent either.
+  void Unlink(const std::string& export_name);
+  // It is one again.
+  void Link(const std::string& export_name, const std::string& image);
 
   // The export that has that wire name.
   std::optional<std::string> OwnerOf(const std::string& nbd_name) const;
@@ -34,8 +39,10 @@ class ExportIndex {
  private:
   struct Entry {
     std::string nbd_name;
-    std::string image;
+    std::string image;  // empty: unlinked
   };
+
+  void UnlinkLocked(const std::string& export_name, Entry* entry);
 
   mutable std::mutex mutex_;
   std::map<std::string, Entry> exports_;

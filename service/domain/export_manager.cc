@@ -175,6 +175,10 @@ absl::Status ExportManager::TakeBack(const std::string& request, const StoredExp
                                      const v1::Export* row) {
   std::vector<Mutation> steps = {Intents::Removing(stored.resource.name())};
   RETURN_IF_ERROR(context_.requests.Forget(request, &steps));
+  if (row == nullptr) {
+    context_.index.Unlink(stored.resource.name());
+    steps.push_back(Touch(kImages, stored.resource.source()));  // a dependent less
+  }
   steps.push_back(row == nullptr ? records_.Erasing(stored)
                                  : records_.Saving(*row, stored.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());

@@ -97,6 +97,8 @@ class BuildJob final : public ImageJob {
   }
 
   absl::StatusOr<JobOutcome> Undo(const absl::Status& /*why*/) override {
+    ASSIGN_OR_RETURN(const bool moved, HasMoved());
+    if (moved) return Keep();
     ASSIGN_OR_RETURN(const engine::RemovalProgress removed, Remove(kEverything));
     if (!removed.complete) return absl::UnavailableError("The file is not removed yet.");
     ASSIGN_OR_RETURN(const std::optional<Stored<v1::Image>> row, RowIfThere());
@@ -106,7 +108,32 @@ class BuildJob final : public ImageJob {
     return outcome;
   }
 
+  bool CanCancel() const override {
+    const absl::StatusOr<bool> moved = HasMoved();
+    return moved.ok() && !*moved;
+  }
+
  private:
+  // The caller's file has become the image's: there is no other one with its content.
+  absl::StatusOr<bool> HasMoved() const {
+    if (!work_.move()) return false;
+    const auto info = Await<absl::StatusOr<engine::ImageInfo>>(
+        [&](auto done) { context_.engine.StatImage(SpecOf(image_), std::move(done)); });
+    if (info.ok()) return true;
+    const bool is_not_ours =
+        absl::IsNotFound(info.status()) || absl::IsFailedPrecondition(info.status());
+    if (is_not_ours) return false;
+    return info.status();
+  }
+  // What cannot be undone without losing it stays, as an image.
+  absl::StatusOr<JobOutcome> Keep() {
+    ASSIGN_OR_RETURN(const std::optional<Stored<v1::Image>> row, RowIfThere());
+    if (!row.has_value()) return JobOutcome();
+    ASSIGN_OR_RETURN(JobOutcome outcome, Finish());
+    outcome.response.Clear();
+    return outcome;
+  }
+
   const store::v1::BuildWork work_;
 };
 

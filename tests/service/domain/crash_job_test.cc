@@ -118,5 +118,30 @@ TEST_F(CrashJobTest, Cancelling) {
   ForEveryCut(scenario);
 }
 
+TEST_F(CrashJobTest, CancellingAnImportThatHasMovedItsFileDoesNotLoseIt) {
+  NewWorld();
+  const std::string content(kSize, 'x');
+  files_.Put("disk.img", {"", content, false});
+  engine_->Hold("BuildImage");
+  std::thread importing([this] {
+    v1::ImportImageRequest request;
+    request.set_image_id("a");
+    request.mutable_image()->mutable_raw();
+    request.set_source_file("disk.img");
+    request.set_move(true);
+    EXPECT_TRUE(Send(request).ok());
+  });
+  engine_->AwaitCalls("BuildImage", 1);
+  operation_ = RowsOf("jobs").at(0).name;
+  ASSERT_TRUE(Send(About<v1::PauseJobRequest>(false)).ok());
+  engine_->Release("BuildImage");
+  importing.join();
+  ASSERT_TRUE(Send(About<google::longrunning::CancelOperationRequest>(false)).ok());
+  ASSERT_TRUE(Send(About<v1::ResumeJobRequest>(false)).ok());
+  AwaitQuiet();
+  EXPECT_EQ(GetImage("images/a").state(), v1::Image::STATE_ACTIVE);
+  EXPECT_EQ(files_.Get("a.raw").bytes, content);
+}
+
 }  // namespace
 }  // namespace gabion::service
