@@ -52,8 +52,8 @@ class DrainJob final : public Job {
 
   absl::StatusOr<JobOutcome> Finish() override {
     ASSIGN_OR_RETURN(const Stored<v1::Export> row, Row());
+    context_.index.Unlink(export_.name());
     JobOutcome outcome;
-    context_.index.SetLeaving(export_.name(), true);
     outcome.steps.push_back(Touch(kImages, export_.source()));  // it has a dependent less
     outcome.steps.push_back(records_.Erasing(row));
     outcome.response.PackFrom(google::protobuf::Empty());
@@ -70,9 +70,9 @@ class DrainJob final : public Job {
       return outcome;
     }
     if (row->resource.uid() != export_.uid()) return outcome;
+    context_.index.Link(export_.name(), export_.source());
     v1::Export back = row->resource;
     back.clear_operation();
-    context_.index.SetLeaving(export_.name(), false);
     const ExportServing::State state = serving_.ServeOrChange(back);
     if (state.ok()) {
       back.set_state(v1::Export::STATE_ACTIVE);

@@ -17,10 +17,30 @@ void ExportIndex::Remove(const std::string& export_name) {
   const auto found = exports_.find(export_name);
   if (found == exports_.end()) return;
   by_nbd_name_.erase(found->second.nbd_name);
-  const auto siblings = by_image_.find(found->second.image);
+  UnlinkLocked(export_name, &found->second);
+  exports_.erase(found);
+}
+
+void ExportIndex::Unlink(const std::string& export_name) {
+  const std::lock_guard lock(mutex_);
+  const auto found = exports_.find(export_name);
+  if (found != exports_.end()) UnlinkLocked(export_name, &found->second);
+}
+
+void ExportIndex::Link(const std::string& export_name, const std::string& image) {
+  const std::lock_guard lock(mutex_);
+  const auto found = exports_.find(export_name);
+  if (found == exports_.end()) return;
+  found->second.image = image;
+  by_image_[image].insert(export_name);
+}
+
+void ExportIndex::UnlinkLocked(const std::string& export_name, Entry* entry) {
+  const auto siblings = by_image_.find(entry->image);
+  if (siblings == by_image_.end()) return;
   siblings->second.erase(export_name);
   if (siblings->second.empty()) by_image_.erase(siblings);
-  exports_.erase(found);
+  entry->image.clear();
 }
 
 std::vector<std::string> ExportIndex::ExportsOf(const std::string& image) const {
@@ -28,22 +48,6 @@ std::vector<std::string> ExportIndex::ExportsOf(const std::string& image) const 
   const auto found = by_image_.find(image);
   if (found == by_image_.end()) return {};
   return {found->second.begin(), found->second.end()};
-}
-
-void ExportIndex::SetLeaving(const std::string& export_name, bool leaving) {
-  const std::lock_guard lock(mutex_);
-  const auto found = exports_.find(export_name);
-  if (found != exports_.end()) found->second.leaving = leaving;
-}
-
-std::vector<std::string> ExportIndex::DependentsOf(const std::string& image) const {
-  std::vector<std::string> names = ExportsOf(image);
-  const std::lock_guard lock(mutex_);
-  std::erase_if(names, [this](const std::string& name) {
-    const auto found = exports_.find(name);
-    return found == exports_.end() || found->second.leaving;
-  });
-  return names;
 }
 
 std::optional<std::string> ExportIndex::OwnerOf(const std::string& nbd_name) const {

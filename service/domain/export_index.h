@@ -27,15 +27,14 @@ class ExportIndex {
   std::optional<std::string> Add(const std::string& export_name, const std::string& nbd_name,
                                  const std::string& image);
   void Remove(const std::string& export_name);
+  // From now on it is no export of its image, though it keeps its names: written before its row
+  // goes, so that who sees the row gone sees no dependent either.
+  void Unlink(const std::string& export_name);
+  // It is one again.
+  void Link(const std::string& export_name, const std::string& image);
 
   // The export that has that wire name.
   std::optional<std::string> OwnerOf(const std::string& nbd_name) const;
-
-  // Its row is about to go, or is not: one that is leaving has its names still, but is no dependent
-  // of its image any more.
-  void SetLeaving(const std::string& export_name, bool leaving);
-  // ExportsOf() without those.
-  std::vector<std::string> DependentsOf(const std::string& image) const;
 
   // In the order of their names; of one image, or of all.
   std::vector<std::string> All() const;
@@ -44,9 +43,10 @@ class ExportIndex {
  private:
   struct Entry {
     std::string nbd_name;
-    std::string image;
-    bool leaving = false;
+    std::string image;  // empty: unlinked
   };
+
+  void UnlinkLocked(const std::string& export_name, Entry* entry);
 
   mutable std::mutex mutex_;
   std::map<std::string, Entry> exports_;

@@ -183,8 +183,8 @@ absl::Status ExportManager::TakeBack(const std::string& request, const StoredExp
   std::vector<Mutation> steps = {Intents::Removing(stored.resource.name())};
   RETURN_IF_ERROR(context_.requests.Forget(request, &steps));
   if (row == nullptr) {
-    context_.index.SetLeaving(stored.resource.name(), true);
-    steps.push_back(Touch(kImages, stored.resource.source()));
+    context_.index.Unlink(stored.resource.name());
+    steps.push_back(Touch(kImages, stored.resource.source()));  // a dependent less
   }
   steps.push_back(row == nullptr ? records_.Erasing(stored)
                                  : records_.Saving(*row, stored.revision));

@@ -38,7 +38,7 @@ class CrashExportTest : public CrashFixture {
   void MakeFailed() {
     MakeServed();
     files_.SetLocked("a.raw", true);
-    Restart();
+    Reopen();
     ASSERT_EQ(GetExport(kName).state(), v1::Export::STATE_FAILED);
   }
   void DeletionIsCut(Mode mode, int clients) {

@@ -43,7 +43,8 @@ struct Scenario {
   std::function<void()> meanwhile = [] {};  // what happens outside when it has been answered
   // Expects that the effect is there, once; `answered`: the first call was.
   std::function<void(bool answered)> done;
-  std::function<void()> finish;  // lets work end that waits for somebody; may be empty
+  std::function<void()> failed = [] {};  // the operation has ended with an error
+  std::function<void()> finish;          // lets work end that waits for somebody; may be empty
   bool has_request_id = true;
 };
 
@@ -68,29 +69,20 @@ class CrashFixture : public DomainFixture {
       engine->SetGate([this] { return death_.Before(); });
       engine->SetAnswerGate([this] { return death_.Answer(); });
     };
-    store_.SetGate([this] { return death_.Before(); });
-    store_.SetAnswerGate([this] { return death_.Answer(); });
+    store_.SetGate([this] { return death_.BeforeCommit(); });
+    store_.SetAnswerGate([this] { return death_.AnswerCommit(); });
   }
-  ~CrashFixture() override { Leave(); }
+  ~CrashFixture() override { Kill(); }
 
-  // Plays the scenario with a cut at every one of its steps, in both ways, also with a second cut
+  // Plays the scenario with a cut at every one of its steps, in each way, also with a second cut
   // while the daemon recovers, until it runs through uncut.
   void ForEveryCut(const Scenario& scenario) {
-    for (const Way way : {Way::kBefore, Way::kAfter}) {
-      for (const bool twice : {false, true}) {
-        bool cut = true;
-        for (int steps = 0; cut; ++steps) {
-          SCOPED_TRACE(testing::Message() << "after " << steps << " steps, "
-                                          << (way == Way::kBefore ? "before" : "behind")
-                                          << " the next one" << (twice ? ", twice" : ""));
-          ASSERT_LT(steps, kMoreThanAnyCallTakes);
-          NewWorld();
-          scenario.prepare();
-          cut = Play(scenario, steps, way, twice);
-          if (HasFailure()) return;
-        }
-      }
-    }
+    CutEverywhere(scenario, Way::kBefore, false);
+    CutEverywhere(scenario, Way::kBefore, true);
+    CutEverywhere(scenario, Way::kAfter, false);
+    CutEverywhere(scenario, Way::kAfter, true);
+    CutEverywhere(scenario, Way::kFailBefore, false);
+    CutEverywhere(scenario, Way::kFailAfter, false);
   }
 
   template <typename Request>
@@ -126,6 +118,12 @@ class CrashFixture : public DomainFixture {
   void MakeExport(const std::string& id, const std::string& image) {
     const auto made = Send(CreateExportRequest(id, image));
     ASSERT_TRUE(made.ok()) << made.status();
+  }
+  // A restart that is no part of what is tested.
+  void Reopen() {
+    Leave();
+    Start();
+    Enter();
   }
   void Connect(const std::string& export_name, uint64_t id) {
     engine::ConnectionState connection;
@@ -164,21 +162,21 @@ class CrashFixture : public DomainFixture {
     if (Rows("jobs") + Rows("intents") > 0) return false;
     const v1::ListImagesResponse all = AllImages();
     for (const v1::Image& image : all.images()) {
-      const bool due = image.has_purge_time() && image.dependents().empty() &&
-                       image.purge_time().seconds() <= Now().seconds() + 10;
-      if (due) return false;
+      const bool due =
+          image.has_purge_time() && image.purge_time().seconds() <= Now().seconds() + 10;
+      if (due && Rows("exports") == 0) return false;
     }
     return true;
+  }
+  // No job runs any more. What a call has left that failed in the middle may still be there.
+  void AwaitAnswered() {
+    ASSERT_TRUE(death_.Await([this] { return death_.came() ? Rows("jobs") == 0 : IsQuiet(); }))
+        << "A job never ends.";
   }
   void AwaitQuiet() {
     ASSERT_TRUE(death_.Await([this] { return IsQuiet(); })) << "It never comes to rest.";
   }
 
-  Death death_;
-  std::unique_ptr<ApiCalls> calls_;
-  std::set<std::string> foreign_files_;  // that belong in the pool
-
- private:
   void Enter() {
     if (domain_ == nullptr) return;
     calls_ = std::make_unique<ApiCalls>(*domain_);
@@ -206,54 +204,6 @@ class CrashFixture : public DomainFixture {
     death_.Never();
     Start();
     Enter();
-  }
-
-  // True if there was a step to cut at.
-  bool Play(const Scenario& scenario, int steps, Way way, bool twice) {
-    death_.After(steps, way);
-    const absl::StatusOr<Told> first = scenario.call(false);
-    scenario.meanwhile();
-    if (!scenario.finish) AwaitQuiet();
-    const bool cut = death_.dead();
-    EXPECT_TRUE(cut || first.ok()) << first.status();
-    Kill();
-    if (twice) DieAgain(steps % 7, way, !scenario.finish);
-    Resurrect();
-    if (testing::Test::HasFatalFailure()) return false;
-    if (!scenario.finish) AwaitQuiet();
-    Judge(scenario, first);
-    return cut;
-  }
-  void DieAgain(int steps, Way way, bool await) {
-    death_.After(steps, way);
-    if (TryStart().ok()) {
-      Enter();
-      if (await) AwaitQuiet();
-    }
-    Kill();
-  }
-
-  void Judge(const Scenario& scenario, const absl::StatusOr<Told>& first) {
-    if (first.ok()) scenario.done(true);
-    const absl::StatusOr<Told> again = scenario.call(false);
-    ASSERT_TRUE(again.ok()) << again.status();
-    if (first.ok()) {
-      EXPECT_EQ(again->text, first->text);
-    }
-    if (!scenario.finish) AwaitQuiet();
-    if (!again->operation.empty() && !scenario.finish) {
-      const auto operation = domain_->operations().Get(again->operation);
-      EXPECT_TRUE(operation.ok() && operation->has_response()) << again->operation;
-    }
-    if (scenario.has_request_id) {
-      EXPECT_EQ(ReasonIn(scenario.call(true).status()), "REQUEST_ID_REUSED");
-    }
-    scenario.done(first.ok());
-    if (scenario.finish) {
-      scenario.finish();
-      AwaitQuiet();
-    }
-    ExpectAgreement();
   }
 
   // Rows, files and what is served say the same, and nothing is left over.
@@ -308,6 +258,87 @@ class CrashFixture : public DomainFixture {
     }
     const std::vector<std::string> served = engine_->served();
     EXPECT_EQ(std::set<std::string>(served.begin(), served.end()), expected);
+  }
+
+  Death death_;
+  std::unique_ptr<ApiCalls> calls_;
+  std::set<std::string> foreign_files_;  // that belong in the pool
+
+ private:
+  void CutEverywhere(const Scenario& scenario, Way way, bool twice) {
+    bool cut = true;
+    for (int steps = 0; cut && !HasFailure(); ++steps) {
+      SCOPED_TRACE(testing::Message() << "after " << steps << " steps, way "
+                                      << static_cast<int>(way) << (twice ? ", twice" : ""));
+      ASSERT_LT(steps, kMoreThanAnyCallTakes);
+      NewWorld();
+      scenario.prepare();
+      cut = Play(scenario, steps, way, twice);
+      EXPECT_TRUE(cut || steps > 0 || way == Way::kFailAfter) << "The call has no steps.";
+    }
+  }
+  // True if there was a step to cut at.
+  bool Play(const Scenario& scenario, int steps, Way way, bool twice) {
+    death_.After(steps, way);
+    const absl::StatusOr<Told> first = scenario.call(false);
+    scenario.meanwhile();
+    // A call that has failed has left nothing that runs.
+    if (!scenario.finish && first.ok()) AwaitAnswered();
+    const bool cut = death_.came();
+    EXPECT_TRUE(cut || first.ok()) << first.status();
+    Kill();
+    if (twice) DieAgain(steps % 7, way, !scenario.finish);
+    Resurrect();
+    if (testing::Test::HasFatalFailure()) return false;
+    if (!scenario.finish) AwaitQuiet();
+    Judge(scenario, first, way == Way::kFailBefore || way == Way::kFailAfter);
+    return cut;
+  }
+  void DieAgain(int steps, Way way, bool await) {
+    death_.After(steps, way);
+    if (TryStart().ok()) {
+      Enter();
+      if (await) AwaitQuiet();
+    }
+    Kill();
+  }
+
+  // A job that met an error that passes may have failed, if it has said so.
+  bool HasFailed(const absl::StatusOr<Told>& told) {
+    if (!told.ok() || told->operation.empty()) return false;
+    const auto operation = domain_->operations().Get(told->operation);
+    return operation.ok() && operation->has_error();
+  }
+
+  void Judge(const Scenario& scenario, const absl::StatusOr<Told>& first, bool may_fail) {
+    if (may_fail && HasFailed(first)) {
+      scenario.failed();
+      return ExpectAgreement();
+    }
+    if (first.ok()) scenario.done(true);
+    const absl::StatusOr<Told> again = scenario.call(false);
+    ASSERT_TRUE(again.ok()) << again.status();
+    if (may_fail && HasFailed(again)) {
+      scenario.failed();
+      return ExpectAgreement();
+    }
+    if (first.ok()) {
+      EXPECT_EQ(again->text, first->text);
+    }
+    if (!scenario.finish) AwaitQuiet();
+    if (!again->operation.empty() && !scenario.finish) {
+      const auto operation = domain_->operations().Get(again->operation);
+      EXPECT_TRUE(operation.ok() && operation->has_response()) << again->operation;
+    }
+    if (scenario.has_request_id) {
+      EXPECT_EQ(ReasonIn(scenario.call(true).status()), "REQUEST_ID_REUSED");
+    }
+    scenario.done(first.ok());
+    if (scenario.finish) {
+      scenario.finish();
+      AwaitQuiet();
+    }
+    ExpectAgreement();
   }
 
   uint64_t subscription_ = 0;

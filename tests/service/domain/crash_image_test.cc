@@ -38,6 +38,11 @@ class CrashImageTest : public CrashFixture {
       request.set_move(move);
       return Ask(request);
     };
+    scenario.failed = [=, this] {  // but the content is where it was, or where it was to go
+      const bool there = files_.Has("disk.img");
+      EXPECT_EQ(files_.Get(there ? "disk.img" : "a.raw").bytes, content);
+      if (there) foreign_files_.insert("disk.img");
+    };
     scenario.done = [=, this](bool) {
       EXPECT_EQ(GetImage(kName).virtual_size_bytes(), kSize);
       EXPECT_EQ(files_.Get("a.raw").bytes, content);
@@ -108,7 +113,8 @@ TEST_F(CrashImageTest, GrowthWhileItIsServed) {
   };
   scenario.done = [this](bool) {
     EXPECT_EQ(GetImage(kName).virtual_size_bytes(), 8000u);
-    EXPECT_EQ(GetImage(kName).generation(), 2u);
+    // A file that has grown though the engine said that it could not has its size already.
+    EXPECT_LE(GetImage(kName).generation(), 2u);
   };
   ForEveryCut(scenario);
 }
@@ -176,6 +182,19 @@ TEST_F(CrashImageTest, TombstoneThatIsDueWhenItsExportGoes) {
     ExpectNoImage(kName);
   };
   ForEveryCut(scenario);
+}
+
+TEST_F(CrashImageTest, TombstoneThatIsDueAndServedIsKeptByARestart) {
+  NewWorld();
+  MakeImage("a");
+  for (const char* id : {"p", "q", "r", "s", "t", "u", "v", "w"}) MakeExport(id, kName);
+  v1::DeleteImageRequest request;
+  request.set_name(kName);
+  request.set_mode(v1::DeleteImageRequest::MODE_TOMBSTONE);
+  ASSERT_TRUE(Send(request).ok());
+  for (int i = 0; i < 20; ++i) Reopen();
+  EXPECT_EQ(GetImage(kName).dependents_size(), 8);
+  ExpectAgreement();
 }
 
 TEST_F(CrashImageTest, Undeletion) {

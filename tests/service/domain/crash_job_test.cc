@@ -1,6 +1,8 @@
 // Calls that change operations, cut off at each of their steps.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <future>
 #include <string>
 #include <thread>
 
@@ -116,6 +118,116 @@ TEST_F(CrashJobTest, Cancelling) {
     ExpectNoImage("images/a");
   };
   ForEveryCut(scenario);
+}
+
+TEST_F(CrashJobTest, CancellingAnImportThatHasMovedItsFileDoesNotLoseIt) {
+  NewWorld();
+  const std::string content(kSize, 'x');
+  files_.Put("disk.img", {"", content, false});
+  engine_->Hold("BuildImage");
+  std::thread importing([this] {
+    v1::ImportImageRequest request;
+    request.set_image_id("a");
+    request.mutable_image()->mutable_raw();
+    request.set_source_file("disk.img");
+    request.set_move(true);
+    EXPECT_TRUE(Send(request).ok());
+  });
+  engine_->AwaitCalls("BuildImage", 1);
+  operation_ = RowsOf("jobs").at(0).name;
+  ASSERT_TRUE(Send(About<v1::PauseJobRequest>(false)).ok());
+  engine_->Release("BuildImage");
+  importing.join();
+  ASSERT_TRUE(Send(About<google::longrunning::CancelOperationRequest>(false)).ok());
+  ASSERT_TRUE(Send(About<v1::ResumeJobRequest>(false)).ok());
+  AwaitQuiet();
+  EXPECT_EQ(GetImage("images/a").state(), v1::Image::STATE_ACTIVE);
+  EXPECT_EQ(files_.Get("a.raw").bytes, content);
+}
+
+// Whoever took the row away: there is nothing left to be undone.
+TEST_F(CrashJobTest, CancellingEndsThoughTheRowOfTheImageIsGone) {
+  NewWorld();
+  MakePaused();
+  ASSERT_TRUE(kept_->Commit({Remove("images", "images/a")}).ok());
+  ASSERT_TRUE(Send(About<google::longrunning::CancelOperationRequest>(false)).ok());
+  AwaitQuiet();
+  const auto ended = domain_->operations().Get(operation_);
+  EXPECT_EQ(ReasonIn(FromRpcStatus(ended->error())), "OPERATION_CANCELLED");
+  ExpectAgreement();
+}
+
+TEST_F(CrashJobTest, RemovalEndsThoughTheRowOfTheImageIsGone) {
+  NewWorld();
+  MakeImage("a");
+  engine_->Hold("RemoveImage");
+  std::thread removing([this] {
+    v1::DeleteImageRequest request;
+    request.set_name("images/a");
+    EXPECT_TRUE(Send(request).ok());
+  });
+  engine_->AwaitCalls("RemoveImage", 1);
+  ASSERT_TRUE(kept_->Commit({Remove("images", "images/a")}).ok());
+  engine_->Release("RemoveImage");
+  removing.join();
+  AwaitQuiet();
+  ExpectAgreement();
+}
+
+class CrashDrainTest : public CrashFixture {
+ protected:
+  // An export with a client, which is being deleted.
+  void MakeDraining() {
+    NewWorld();
+    MakeImage("a");
+    MakeExport("e", "images/a");
+    Connect("exports/e", 1);
+    v1::DeleteExportRequest request;
+    request.set_name("exports/e");
+    request.set_mode(v1::DeleteExportRequest::MODE_HIDE);
+    const auto hiding = Send(request);
+    ASSERT_TRUE(hiding.ok() && !hiding->done());
+    operation_ = hiding->name();
+  }
+  // Nothing is left of the export, so that its names can be taken.
+  void ExpectGone() {
+    AwaitQuiet();
+    ExpectNoExport("exports/e");
+    EXPECT_TRUE(GetImage("images/a").dependents().empty());
+    v1::CreateExportRequest request = CreateExportRequest("other", "images/a");
+    request.mutable_export_()->set_nbd_name("e");
+    const auto other = Send(request);
+    EXPECT_TRUE(other.ok()) << other.status();
+    ExpectAgreement();
+  }
+
+  std::string operation_;
+};
+
+TEST_F(CrashDrainTest, CancellingEndsThoughTheRowOfTheExportIsGone) {
+  MakeDraining();
+  ASSERT_TRUE(kept_->Commit({Remove("exports", "exports/e")}).ok());
+  google::longrunning::CancelOperationRequest request;
+  request.set_name(operation_);
+  ASSERT_TRUE(Send(request).ok());
+  ExpectGone();
+}
+
+TEST_F(CrashDrainTest, DeletionWhoseLastAnswerOfTheStoreIsLostHasEnded) {
+  MakeDraining();
+  std::atomic<bool> lost = false;
+  store_.SetAnswerGate([&] {
+    const bool loses = Rows("jobs") == 0 && !lost.exchange(true);
+    return loses ? absl::UnavailableError("The answer is lost.") : absl::OkStatus();
+  });
+  engine_->RemoveConnection("exports/e", 1);
+  // The job is gone before it is known to be: its operation tells when.
+  std::promise<void> ended;
+  domain_->operations().WhenDone(operation_, [&ended] { ended.set_value(); });
+  ended.get_future().wait();
+  EXPECT_TRUE(lost);
+  store_.SetAnswerGate(nullptr);
+  ExpectGone();
 }
 
 }  // namespace

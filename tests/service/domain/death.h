@@ -1,4 +1,4 @@
-// The end of a daemon between two of its steps.
+// The end of a daemon between two of its steps, or a step of it that fails.
 #pragma once
 
 #include <chrono>
@@ -7,19 +7,23 @@
 #include <functional>
 #include <limits>
 #include <mutex>
+#include <utility>
 
 #include "absl/status/status.h"
 
 namespace gabion::service {
 
 // Counts the steps of a daemon, which are commits and effects, and ends it at one of them: from
-// then on nothing that it tries has an effect. Owned by the test; any thread.
+// then on nothing that it tries has an effect; or only lets this one fail. Owned by the test; any
+// thread.
 class Death {
  public:
   // What becomes of the step at which it dies.
   enum class Way {
-    kBefore,  // it does not happen
-    kAfter,   // it happens, and nobody hears of it
+    kBefore,      // it does not happen
+    kAfter,       // it happens, and nobody hears of it
+    kFailBefore,  // as kBefore, and the daemon lives on
+    kFailAfter,   // as kAfter, and the daemon lives on; only of effects: a commit is or is not
   };
 
   // It dies at the next step but `steps`.
@@ -28,6 +32,8 @@ class Death {
     left_ = steps;
     way_ = way;
     dead_ = false;
+    failed_ = false;
+    lose_ = false;
   }
   void Never() { After(std::numeric_limits<int>::max(), Way::kBefore); }
   // It dies where it is.
@@ -37,22 +43,41 @@ class Death {
     const std::lock_guard lock(mutex_);
     return dead_;
   }
+  // The step has come.
+  bool came() const {
+    const std::lock_guard lock(mutex_);
+    return dead_ || failed_;
+  }
 
-  // The gates of a step.
+  // The gates of a commit.
+  absl::Status BeforeCommit() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (way_ == Way::kFailAfter) return absl::OkStatus();
+    }
+    return Before();
+  }
+  absl::Status AnswerCommit() {
+    const std::lock_guard lock(mutex_);
+    return dead_ ? Dead() : absl::OkStatus();
+  }
+  // The gates of an effect.
   absl::Status Before() {
     const std::lock_guard lock(mutex_);
-    if (left_ > 0) {
+    if (left_ > 0 || failed_) {
       --left_;
       return absl::OkStatus();
     }
-    const bool happens = !dead_ && way_ == Way::kAfter;
-    dead_ = true;
+    const bool happens = !dead_ && (way_ == Way::kAfter || way_ == Way::kFailAfter);
+    failed_ = way_ == Way::kFailBefore || way_ == Way::kFailAfter;
+    dead_ = !failed_;
+    lose_ = happens;
     Tell();
     return happens ? absl::OkStatus() : Dead();
   }
   absl::Status Answer() {
     const std::lock_guard lock(mutex_);
-    return dead_ ? Dead() : absl::OkStatus();
+    return dead_ || std::exchange(lose_, false) ? Dead() : absl::OkStatus();
   }
 
   // Something has happened that Await() may wait for.
@@ -89,6 +114,8 @@ class Death {
   int left_ = std::numeric_limits<int>::max();
   Way way_ = Way::kBefore;
   bool dead_ = false;
+  bool failed_ = false;
+  bool lose_ = false;  // the next answer
   uint64_t told_ = 0;
 };
 

@@ -1,0 +1,194 @@
+// What the API promises, as a few maps: what each call must answer, and what there is afterwards.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "gabion/v1/export.pb.h"
+#include "gabion/v1/image.pb.h"
+
+namespace gabion::service {
+
+// Resources by name, as callers know them. The functions answer the reason of the error that the
+// call must end with, or "" and have had their effect. A value; of one test.
+class DomainModel {
+ public:
+  struct Image {
+    uint64_t size = 0;
+    std::string label;  // labels.k; empty: none
+    uint64_t generation = 1;
+    bool deleted = false;   // a tombstone
+    bool retained = false;  // that is kept, whatever uses it
+  };
+  struct Export {
+    std::string source;
+    std::string description;
+    bool read_only = false;
+    bool enabled = true;
+    uint64_t generation = 1;
+    std::set<uint64_t> clients;
+    bool draining = false;
+    std::string operation;  // that drains it
+  };
+
+  std::map<std::string, Image> images;
+  std::map<std::string, Export> exports;
+
+  bool IsUsed(const std::string& image) const {
+    for (const auto& [name, exported] : exports) {
+      if (exported.source == image) return true;
+    }
+    return false;
+  }
+  std::size_t draining() const {
+    std::size_t count = 0;
+    for (const auto& [name, exported] : exports) count += exported.draining ? 1 : 0;
+    return count;
+  }
+  std::size_t clients() const {
+    std::size_t count = 0;
+    for (const auto& [name, exported] : exports) count += exported.clients.size();
+    return count;
+  }
+
+  std::string CreateImage(const std::string& name, const Image& asked) {
+    const auto found = images.find(name);
+    if (found == images.end()) {
+      images[name] = asked;
+      return "";
+    }
+    const bool same = found->second.size == asked.size && found->second.label == asked.label;
+    return same ? "RESOURCE_EXISTS" : "RESOURCE_EXISTS_DIFFERENT";
+  }
+
+  // `size` 0: as it is.
+  std::string UpdateImage(const std::string& name, const std::string& label, uint64_t size,
+                          bool etag) {
+    const auto found = images.find(name);
+    if (found == images.end()) return "RESOURCE_NOT_FOUND";
+    if (!etag) return "ETAG_MISMATCH";
+    Image& image = found->second;
+    if (size != 0 && size < image.size) return "SHRINK_NOT_ALLOWED";
+    const Image before = image;
+    image.label = label;
+    if (size != 0) image.size = size;
+    if (image.label != before.label || image.size != before.size) ++image.generation;
+    return "";
+  }
+
+  std::string DeleteImage(const std::string& name, bool allow_missing, bool etag) {
+    const auto found = images.find(name);
+    if (found == images.end()) return allow_missing ? "" : "RESOURCE_NOT_FOUND";
+    if (!etag) return "ETAG_MISMATCH";
+    if (IsUsed(name)) return "IMAGE_IN_USE";
+    images.erase(found);
+    return "";
+  }
+
+  std::string BuryImage(const std::string& name, bool retained) {
+    const auto found = images.find(name);
+    if (found == images.end()) return "RESOURCE_NOT_FOUND";
+    found->second.deleted = true;
+    found->second.retained = retained;
+    PurgeWhatIsDue();
+    return "";
+  }
+
+  std::string UndeleteImage(const std::string& name) {
+    const auto found = images.find(name);
+    if (found == images.end()) return "RESOURCE_NOT_FOUND";
+    if (!found->second.deleted) return "IMAGE_NOT_DELETED";
+    found->second.deleted = false;
+    return "";
+  }
+
+  std::string CreateExport(const std::string& name, const Export& asked) {
+    const auto found = exports.find(name);
+    if (found != exports.end()) {
+      const Export& old = found->second;
+      const bool same = old.source == asked.source && old.description == asked.description &&
+                        old.read_only == asked.read_only && old.enabled == asked.enabled;
+      return same ? "RESOURCE_EXISTS" : "RESOURCE_EXISTS_DIFFERENT";
+    }
+    const auto image = images.find(asked.source);
+    if (image == images.end()) return "RESOURCE_NOT_FOUND";
+    if (image->second.deleted) return "IMAGE_NOT_ACTIVE";
+    exports[name] = asked;
+    return "";
+  }
+
+  // `asked`: the source counts only if it is created; the mask names the rest.
+  std::string UpdateExport(const std::string& name, const Export& asked, bool allow_missing,
+                           bool etag) {
+    const auto found = exports.find(name);
+    if (found == exports.end()) {
+      return allow_missing ? CreateExport(name, asked) : "RESOURCE_NOT_FOUND";
+    }
+    if (!etag) return "ETAG_MISMATCH";
+    Export& exported = found->second;
+    if (exported.draining) return "OPERATION_IN_PROGRESS";
+    const bool changes = exported.description != asked.description ||
+                         exported.read_only != asked.read_only || exported.enabled != asked.enabled;
+    exported.description = asked.description;
+    exported.read_only = asked.read_only;
+    exported.enabled = asked.enabled;
+    if (changes) ++exported.generation;
+    return "";
+  }
+
+  // Clients of MODE_SOFT have more time than the test has.
+  std::string DeleteExport(const std::string& name, v1::DeleteExportRequest::Mode mode,
+                           bool allow_missing, bool etag) {
+    const bool hard = mode == v1::DeleteExportRequest::MODE_HARD;
+    const auto found = exports.find(name);
+    if (found == exports.end()) return allow_missing ? "" : "RESOURCE_NOT_FOUND";
+    if (!etag) return "ETAG_MISMATCH";
+    if (found->second.draining && !hard) return "OPERATION_IN_PROGRESS";
+    if (hard || found->second.clients.empty()) {
+      EraseExport(name);
+      return "";
+    }
+    if (mode == v1::DeleteExportRequest::MODE_SAFE) return "EXPORT_HAS_CONNECTIONS";
+    found->second.draining = true;
+    return "";
+  }
+
+  std::string CloseConnection(const std::string& name, uint64_t id) {
+    const auto found = exports.find(name);
+    if (found == exports.end() || !found->second.clients.contains(id)) return "RESOURCE_NOT_FOUND";
+    Leave(name, id);
+    return "";
+  }
+
+  // A client leaves.
+  void Leave(const std::string& name, uint64_t id) {
+    Export& exported = exports.at(name);
+    exported.clients.erase(id);
+    if (exported.draining && exported.clients.empty()) EraseExport(name);
+  }
+
+  // The daemon ends, and with it the clients; what waited for them is done by the next one.
+  void Restart() {
+    const std::map<std::string, Export> before = exports;
+    for (const auto& [name, exported] : before) {
+      exports.at(name).clients.clear();
+      if (exported.draining) EraseExport(name);
+    }
+  }
+
+ private:
+  void EraseExport(const std::string& name) {
+    exports.erase(name);
+    PurgeWhatIsDue();
+  }
+  void PurgeWhatIsDue() {
+    std::erase_if(images, [this](const auto& image) {
+      return image.second.deleted && !image.second.retained && !IsUsed(image.first);
+    });
+  }
+};
+
+}  // namespace gabion::service
