@@ -53,11 +53,12 @@ absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& req
     after.set_generation(after.generation() + 1);
     *after.mutable_update_time() = Now();
   }
-  if (grows) return call.validate_only ? ShowOne(after) : Grow(stored, std::move(after), call);
+  if (grows && !call.validate_only) return Grow(stored, std::move(after), call);
   if (stored.resource.observed_generation() == stored.resource.generation()) {
     after.set_observed_generation(after.generation());
   }
-  const v1::Image told = ShowOne(after);
+  v1::Image told = ShowOne(after);
+  if (grows) told.set_virtual_size_bytes(after.virtual_size_bytes());  // as the file would be
   if (call.validate_only) return told;
   std::vector<Mutation> steps;
   RequestLog::BeginAnswered(call, told, &steps);

@@ -34,6 +34,8 @@ class FakeFiles {
   void Remove(const std::string& name);
   void SetLocked(const std::string& name, bool locked);
   std::size_t count() const;
+  // Name and content of each.
+  std::map<std::string, std::string> All() const;
 
  private:
   friend class FakeEngine;

@@ -221,7 +221,7 @@ TEST_F(ServerTest, DrainingServerReadsButDoesNotChange) {
 }
 
 TEST_F(ServerTest, StopWaitsForTheCallUnderWay) {
-  engine_->Hold("CreateImage");
+  engine_->Hold("BuildImage");
   grpc::Status status;
   std::thread caller([&] {
     v1::CreateImageRequest create;
@@ -231,10 +231,10 @@ TEST_F(ServerTest, StopWaitsForTheCallUnderWay) {
     google::longrunning::Operation operation;
     status = Call(*images_, &v1::ImageService::Stub::CreateImage, create, &operation);
   });
-  engine_->AwaitCalls("CreateImage", 1);
+  engine_->AwaitCalls("BuildImage", 1);
   server_->Drain();
   std::thread stopper([&] { server_->Stop(std::chrono::seconds(60)); });
-  engine_->Release("CreateImage");
+  engine_->Release("BuildImage");
   caller.join();
   stopper.join();
   EXPECT_TRUE(status.ok()) << status.error_message();

@@ -59,7 +59,13 @@ class GatedStore final : public MetadataStore {
 
 class DomainFixture : public testing::Test {
  protected:
-  DomainFixture() : kept_(NewMemoryStore()), store_(*kept_) { Start(); }
+  // What a test wants otherwise.
+  using Adjust = std::function<void(DomainOptions*)>;
+
+  explicit DomainFixture(Adjust adjust = {})
+      : adjust_(std::move(adjust)), kept_(NewMemoryStore()), store_(*kept_) {
+    Start();
+  }
   ~DomainFixture() override { Stop(); }
 
   void Start() {
@@ -71,6 +77,7 @@ class DomainFixture : public testing::Test {
     options.operations.longest_retry = std::chrono::milliseconds(10);
     options.exports.max_connections = 100;
     options.facts.set_version("0.0.0-test");
+    if (adjust_) adjust_(&options);
     auto domain = Domain::Open(*engine_, store_, NullLogger(), std::move(options));
     ASSERT_TRUE(domain.ok()) << domain.status();
     domain_ = *std::move(domain);
@@ -187,6 +194,7 @@ class DomainFixture : public testing::Test {
     return found == info.metadata().end() ? "(none)" : found->second;
   }
 
+  const Adjust adjust_;
   FakeFiles files_;
   std::unique_ptr<MetadataStore> kept_;
   GatedStore store_;
