@@ -175,13 +175,13 @@ void CheckGrpcListen(const Config& config, Problems* problems) {
 
 // What single values cannot say.
 void Complete(Config* config, Problems* problems) {
+  CheckGrpcListen(*config, problems);
   if (config->data_dir.empty()) {
     problems->push_back("data-dir: must be set (--data-dir DIR, or GABION_DATA_DIR)");
     return;
   }
   if (config->grpc_socket.empty()) config->grpc_socket = config->data_dir + "/gabiond.sock";
   if (config->nbd_socket.empty()) config->nbd_socket = config->data_dir + "/nbd.sock";
-  CheckGrpcListen(*config, problems);
   CheckSocketPath("grpc-socket", config->grpc_socket, problems);
   CheckSocketPath("nbd-socket", config->nbd_socket, problems);
   if (config->grpc_socket == config->nbd_socket) {

@@ -28,7 +28,7 @@
 namespace gabion::service {
 namespace {
 
-constexpr int kExecutorThreads = 8;
+constexpr int kExecutorThreads = 32;  // that mostly wait for the disk, several for one commit
 constexpr std::chrono::milliseconds kGrace{5'000};  // for calls under way at the end
 constexpr uint64_t kMaxInspectBytes = kMiB;         // as the rules in inspect.proto say
 

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -28,6 +29,9 @@
 
 namespace gabion::service {
 namespace {
+
+// How long connections without a call have to close: clients that do nothing may not notice.
+constexpr std::chrono::milliseconds kGoodbye{200};
 
 constexpr const char* kReadiness = "readiness";
 constexpr const char* kAlpha = "grpc.reflection.v1alpha.ServerReflection";
@@ -203,7 +207,8 @@ void Server::Stop(std::chrono::milliseconds grace) {
   if (server_ == nullptr || stopped_) return;
   stopped_ = true;
   server_->GetHealthCheckService()->SetServingStatus(false);
-  server_->Shutdown(std::chrono::system_clock::now() + grace);
+  calls_->Close(grace);
+  server_->Shutdown(std::chrono::system_clock::now() + std::min(grace, kGoodbye));
   server_->Wait();
 }
 

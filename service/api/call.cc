@@ -14,6 +14,22 @@ namespace gabion::service {
 
 using google::protobuf::Message;
 
+Calls::UnderWay::UnderWay(Calls& calls) : calls_(calls) {
+  const std::lock_guard lock(calls_.mutex_);
+  ++calls_.under_way_;
+}
+
+Calls::UnderWay::~UnderWay() {
+  const std::lock_guard lock(calls_.mutex_);
+  if (--calls_.under_way_ == 0) calls_.idle_.notify_all();
+}
+
+void Calls::Close(std::chrono::milliseconds longest) {
+  closed_.store(true, std::memory_order_release);
+  std::unique_lock lock(mutex_);
+  idle_.wait_for(lock, longest, [this] { return under_way_ == 0; });
+}
+
 grpc::Status Calls::Result(std::string_view method, const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   if (absl::IsAborted(status) && InfoOf(status).reason().empty()) {

@@ -3,6 +3,10 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -40,6 +44,23 @@ class Calls {
   void Drain() { draining_.store(true, std::memory_order_release); }
   bool draining() const { return draining_.load(std::memory_order_acquire); }
 
+  // A call that is under way, from its begin until gRPC has done with it; part of its reactor.
+  class UnderWay {
+   public:
+    explicit UnderWay(Calls& calls);
+    UnderWay(const UnderWay&) = delete;
+    UnderWay& operator=(const UnderWay&) = delete;
+    ~UnderWay();
+
+   private:
+    Calls& calls_;
+  };
+
+  // From now on unary calls are refused; returns when none is under way any more, or after
+  // `longest`.
+  void Close(std::chrono::milliseconds longest);
+  bool closed() const { return closed_.load(std::memory_order_acquire); }
+
   // What a call of `method` that ended with `status` answers. A defect of ours gets an id under
   // which the log tells more than the caller is told.
   grpc::Status Result(std::string_view method, const absl::Status& status);
@@ -53,6 +74,20 @@ class Calls {
   RequestLog& requests_;
   OperationManager& operations_;
   std::atomic<bool> draining_ = false;
+  std::atomic<bool> closed_ = false;
+  std::mutex mutex_;
+  std::condition_variable idle_;
+  size_t under_way_ = 0;
+};
+
+// Finishes one unary call. Owned by itself, until gRPC has done with it.
+class UnaryReactor final : public grpc::ServerUnaryReactor {
+ public:
+  explicit UnaryReactor(Calls& calls) : under_way_(calls) {}
+  void OnDone() override { delete this; }
+
+ private:
+  const Calls::UnderWay under_way_;
 };
 
 // A request of `method` that has been copied, cleared of what callers may not set, and checked;
@@ -95,8 +130,13 @@ template <typename Request, typename Response, typename Work>
 grpc::ServerUnaryReactor* Answer(Calls& calls, std::string_view full_name,
                                  grpc::CallbackServerContext* context, const Request* request,
                                  Response* response, Work work) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const Method& method = MethodNamed(full_name);
+  if (calls.closed()) {
+    grpc::ServerUnaryReactor* refused = context->DefaultReactor();
+    refused->Finish(calls.Result(method.name, Draining()));
+    return refused;
+  }
+  auto* const reactor = new UnaryReactor(calls);
   // `context`, `request` and `response` live until the reactor is finished.
   const bool runs = calls.executor().Run(
       [&calls, &method, context, request, response, reactor, work = std::move(work)]() mutable {

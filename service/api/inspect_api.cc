@@ -15,7 +15,7 @@ namespace {
 class MapStream final : public grpc::ServerWriteReactor<v1::MapResponse> {
  public:
   MapStream(Calls& calls, Inspector& inspector, const v1::MapRequest& request)
-      : calls_(calls), inspector_(inspector), request_(request) {
+      : under_way_(calls), calls_(calls), inspector_(inspector), request_(request) {
     PostStep();
   }
 
@@ -61,6 +61,7 @@ class MapStream final : public grpc::ServerWriteReactor<v1::MapResponse> {
     Finish(calls_.Result("InspectService.Map", status));
   }
 
+  const Calls::UnderWay under_way_;
   Calls& calls_;
   Inspector& inspector_;
   v1::MapRequest request_;

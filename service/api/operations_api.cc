@@ -58,7 +58,11 @@ class OperationsApi::Wait final : public grpc::ServerUnaryReactor,
  public:
   Wait(OperationsApi& api, grpc::CallbackServerContext* context,
        const WaitOperationRequest* request, Operation* response)
-      : api_(api), request_(*request), deadline_(context->deadline()), response_(response) {}
+      : under_way_(api.calls_),
+        api_(api),
+        request_(*request),
+        deadline_(context->deadline()),
+        response_(response) {}
 
   // On the executor, or, if that takes nothing more, with the error of that anywhere.
   void Begin(absl::Status status = absl::OkStatus()) {
@@ -117,6 +121,7 @@ class OperationsApi::Wait final : public grpc::ServerUnaryReactor,
     Finish(api_.calls_.Result(kWaitMethod, why_));
   }
 
+  const Calls::UnderWay under_way_;
   OperationsApi& api_;
   const WaitOperationRequest request_;
   const std::chrono::system_clock::time_point deadline_;

@@ -38,7 +38,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
                           public std::enable_shared_from_this<WatchStream> {
  public:
   WatchStream(WatchApi& api, grpc::CallbackServerContext* context, const v1::WatchRequest& request)
-      : api_(api), context_(context), request_(request) {}
+      : under_way_(api.calls_), api_(api), context_(context), request_(request) {}
 
   void Begin() {
     self_ = shared_from_this();
@@ -199,6 +199,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
     if (!done_) context_->TryCancel();
   }
 
+  const Calls::UnderWay under_way_;
   WatchApi& api_;
   grpc::CallbackServerContext* const context_;  // until it is done
   std::shared_ptr<WatchStream> self_;

@@ -4,8 +4,6 @@
 
 namespace gabion::service {
 
-ConditionLog::ConditionLog() : start_(Now()) {}
-
 void ConditionLog::Tell(const std::string& uid, uint64_t generation, std::string_view type,
                         bool satisfied, std::string_view reason, std::string_view message,
                         const google::protobuf::Timestamp& create_time,
@@ -28,7 +26,7 @@ google::protobuf::Timestamp ConditionLog::SinceWhen(
   const std::pair<std::string, std::string> key(uid, type);
   const auto found = entries_.find(key);
   if (found == entries_.end()) {
-    if (satisfied) return create_time.seconds() < start_.seconds() ? start_ : create_time;
+    if (satisfied) return create_time;
     return entries_.emplace(key, Entry{satisfied, Now()}).first->second.since;
   }
   if (found->second.satisfied != satisfied) found->second = {satisfied, Now()};

@@ -17,11 +17,9 @@ namespace gabion::service {
 // satisfied is remembered: it costs nothing where all is well. Owned by the domain; any thread.
 class ConditionLog {
  public:
-  ConditionLog();
-
   // Adds to `conditions` of the resource with that uid and generation that `type` is satisfied or
   // not; for one that is not, why. The time is that of the first call since which it is so; for one
-  // that was never otherwise, when the resource was created or the daemon started.
+  // that was never otherwise, when the resource was created.
   void Tell(const std::string& uid, uint64_t generation, std::string_view type, bool satisfied,
             std::string_view reason, std::string_view message,
             const google::protobuf::Timestamp& create_time,
@@ -39,7 +37,6 @@ class ConditionLog {
                                         bool satisfied,
                                         const google::protobuf::Timestamp& create_time);
 
-  const google::protobuf::Timestamp start_;
   std::mutex mutex_;
   std::map<std::pair<std::string, std::string>, Entry> entries_;  // by uid and type
 };

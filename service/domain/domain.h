@@ -46,8 +46,8 @@ class Domain {
   // again, and goes on with operations. All references outlive the domain.
   static absl::StatusOr<std::unique_ptr<Domain>> Open(engine::Engine& engine, MetadataStore& store,
                                                       Logger& logger, DomainOptions options);
-  // Stop() comes first.
-  ~Domain() = default;
+  // As Stop().
+  ~Domain() { Stop(); }
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
 

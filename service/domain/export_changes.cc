@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "google/protobuf/empty.pb.h"
+#include "google/protobuf/util/time_util.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/export_spec.h"
 #include "service/domain/identity.h"
@@ -31,6 +32,12 @@ absl::Status BeingDeleted(const v1::Export& exported) {
       .Metadata("operation", exported.operation());
 }
 
+void SetServed(v1::Export* row) {
+  row->set_state(v1::Export::STATE_ACTIVE);
+  row->clear_state_error();
+  row->set_observed_generation(row->generation());
+}
+
 v1::CreateExportRequest CreationOf(const v1::UpdateExportRequest& request) {
   v1::CreateExportRequest creation;
   creation.set_export_id(std::string(IdOf(request.export_().name())));
@@ -45,14 +52,9 @@ store::v1::Job DrainWorkOf(const v1::DeleteExportRequest& request) {
                     ? v1::DeleteExportRequest::MODE_SAFE
                     : request.mode());
   if (request.mode() == v1::DeleteExportRequest::MODE_SOFT) {
-    google::protobuf::Timestamp deadline = Now();
-    const int64_t seconds =
-        request.has_drain_timeout() ? request.drain_timeout().seconds() : kDefaultDrainSeconds;
-    deadline.set_seconds(deadline.seconds() + seconds);
-    const int64_t nanos = int64_t{deadline.nanos()} + request.drain_timeout().nanos();
-    deadline.set_seconds(deadline.seconds() + nanos / 1'000'000'000);
-    deadline.set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
-    *work.mutable_deadline() = deadline;
+    google::protobuf::Duration timeout = request.drain_timeout();
+    if (!request.has_drain_timeout()) timeout.set_seconds(kDefaultDrainSeconds);
+    *work.mutable_deadline() = Now() + timeout;
   }
   return job;
 }
@@ -101,8 +103,12 @@ absl::StatusOr<v1::Export> ExportManager::UpdateExisting(const StoredExport& bef
     *after.mutable_update_time() = Now();
   }
   if (!call.validate_only) return Apply(before, std::move(after), call);
-  const ExportServing::State planned = serving_.Check(after);
+  ExportServing::State planned = serving_.Check(after);
   if (!planned.ok() && !failed) return planned.status();
+  if (planned.ok()) {
+    planned->connection_count = shown.connection_count();
+    SetServed(&after);
+  }
   return Tell(after, planned);
 }
 
@@ -121,9 +127,7 @@ absl::StatusOr<v1::Export> ExportManager::Apply(const StoredExport& before, v1::
   const bool failed = row.state() == v1::Export::STATE_FAILED;
   const ExportServing::State state = failed ? serving_.ServeOrChange(row) : serving_.Change(row);
   if (state.ok()) {
-    row.set_state(v1::Export::STATE_ACTIVE);
-    row.clear_state_error();
-    row.set_observed_generation(row.generation());
+    SetServed(&row);
     if (failed) reconciler_.Remove(name);
     return Settle(call.request, row, written.revision, Tell(row, state));
   }

@@ -1,6 +1,7 @@
 #include "service/domain/export_drain.h"
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,6 +53,7 @@ class DrainJob final : public Job {
   absl::StatusOr<JobOutcome> Finish() override {
     ASSIGN_OR_RETURN(const Stored<v1::Export> row, Row());
     JobOutcome outcome;
+    context_.index.SetLeaving(export_.name(), true);
     outcome.steps.push_back(Touch(kImages, export_.source()));  // it has a dependent less
     outcome.steps.push_back(records_.Erasing(row));
     outcome.response.PackFrom(google::protobuf::Empty());
@@ -60,11 +62,18 @@ class DrainJob final : public Job {
   }
 
   absl::StatusOr<JobOutcome> Undo(const absl::Status& /*why*/) override {
-    ASSIGN_OR_RETURN(const Stored<v1::Export> row, Row());
-    v1::Export back = row.resource;
-    back.clear_operation();
-    const ExportServing::State state = serving_.ServeOrChange(back);
+    ASSIGN_OR_RETURN(const std::optional<Stored<v1::Export>> row, records_.Find(export_.name()));
     JobOutcome outcome;
+    if (!row.has_value()) {  // nothing can come back
+      RETURN_IF_ERROR(serving_.Stop(export_, engine::DeleteMode::kHard));
+      outcome.committed = [this] { end_.gone(export_); };
+      return outcome;
+    }
+    if (row->resource.uid() != export_.uid()) return outcome;
+    v1::Export back = row->resource;
+    back.clear_operation();
+    context_.index.SetLeaving(export_.name(), false);
+    const ExportServing::State state = serving_.ServeOrChange(back);
     if (state.ok()) {
       back.set_state(v1::Export::STATE_ACTIVE);
       back.clear_state_error();
@@ -74,7 +83,7 @@ class DrainJob final : public Job {
       *back.mutable_state_error() = ToRpcStatus(state.status());
       outcome.committed = [this] { end_.not_served(export_); };
     }
-    outcome.steps.push_back(records_.Saving(back, row.revision));
+    outcome.steps.push_back(records_.Saving(back, row->revision));
     return outcome;
   }
 

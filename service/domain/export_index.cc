@@ -30,6 +30,22 @@ std::vector<std::string> ExportIndex::ExportsOf(const std::string& image) const 
   return {found->second.begin(), found->second.end()};
 }
 
+void ExportIndex::SetLeaving(const std::string& export_name, bool leaving) {
+  const std::lock_guard lock(mutex_);
+  const auto found = exports_.find(export_name);
+  if (found != exports_.end()) found->second.leaving = leaving;
+}
+
+std::vector<std::string> ExportIndex::DependentsOf(const std::string& image) const {
+  std::vector<std::string> names = ExportsOf(image);
+  const std::lock_guard lock(mutex_);
+  std::erase_if(names, [this](const std::string& name) {
+    const auto found = exports_.find(name);
+    return found == exports_.end() || found->second.leaving;
+  });
+  return names;
+}
+
 std::optional<std::string> ExportIndex::OwnerOf(const std::string& nbd_name) const {
   const std::lock_guard lock(mutex_);
   const auto found = by_nbd_name_.find(nbd_name);

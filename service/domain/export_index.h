@@ -6,9 +6,13 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace gabion::service {
+
+inline constexpr std::string_view kExports = "exports";
+inline constexpr std::string_view kExportType = "gabion/Export";
 
 // The wire names in use, and the exports of each image, in memory. An export is here from before
 // its row is written until after its row is gone. Owned by the domain; any thread.
@@ -27,6 +31,12 @@ class ExportIndex {
   // The export that has that wire name.
   std::optional<std::string> OwnerOf(const std::string& nbd_name) const;
 
+  // Its row is about to go, or is not: one that is leaving has its names still, but is no dependent
+  // of its image any more.
+  void SetLeaving(const std::string& export_name, bool leaving);
+  // ExportsOf() without those.
+  std::vector<std::string> DependentsOf(const std::string& image) const;
+
   // In the order of their names; of one image, or of all.
   std::vector<std::string> All() const;
   std::vector<std::string> ExportsOf(const std::string& image) const;
@@ -35,6 +45,7 @@ class ExportIndex {
   struct Entry {
     std::string nbd_name;
     std::string image;
+    bool leaving = false;
   };
 
   mutable std::mutex mutex_;

@@ -117,7 +117,8 @@ absl::Status ExportManager::CheckNames(const v1::Export& exported) const {
 absl::Status ExportManager::TakeNames(const v1::Export& exported) {
   const std::optional<std::string> other =
       context_.index.Add(exported.name(), exported.nbd_name(), exported.source());
-  return other.has_value() ? NameInUse(*other) : absl::OkStatus();
+  if (!other.has_value() || *other == exported.name()) return absl::OkStatus();
+  return NameInUse(*other);
 }
 
 absl::StatusOr<v1::Export> ExportManager::Create(const v1::CreateExportRequest& request,
@@ -181,6 +182,10 @@ absl::Status ExportManager::TakeBack(const std::string& request, const StoredExp
                                      const v1::Export* row) {
   std::vector<Mutation> steps = {Intents::Removing(stored.resource.name())};
   RETURN_IF_ERROR(context_.requests.Forget(request, &steps));
+  if (row == nullptr) {
+    context_.index.SetLeaving(stored.resource.name(), true);
+    steps.push_back(Touch(kImages, stored.resource.source()));
+  }
   steps.push_back(row == nullptr ? records_.Erasing(stored)
                                  : records_.Saving(*row, stored.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());

@@ -20,9 +20,6 @@
 
 namespace gabion::service {
 
-inline constexpr std::string_view kExports = "exports";
-inline constexpr std::string_view kExportType = "gabion/Export";
-
 struct ExportOptions {
   // How long an export that cannot be served waits until it is tried again.
   ReconcilerOptions reconciler;

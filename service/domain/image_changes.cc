@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "google/protobuf/empty.pb.h"
+#include "google/protobuf/util/time_util.h"
 #include "service/domain/await.h"
 #include "service/domain/identity.h"
 #include "service/domain/image_file.h"
@@ -54,11 +55,11 @@ absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& req
     *after.mutable_update_time() = Now();
   }
   if (grows && !call.validate_only) return Grow(stored, std::move(after), call);
-  if (stored.resource.observed_generation() == stored.resource.generation()) {
+  if (grows || stored.resource.observed_generation() == stored.resource.generation()) {
     after.set_observed_generation(after.generation());
   }
   v1::Image told = ShowOne(after);
-  if (grows) told.set_virtual_size_bytes(after.virtual_size_bytes());  // as the file would be
+  if (grows) told.set_virtual_size_bytes(after.virtual_size_bytes());  // its file has not grown
   if (call.validate_only) return told;
   std::vector<Mutation> steps;
   RequestLog::BeginAnswered(call, told, &steps);
@@ -93,6 +94,9 @@ absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Imag
   row.set_observed_generation(row.generation());
   const v1::Image told = TellImage(row, grown, context_.index, context_.conditions);
   RETURN_IF_ERROR(context_.requests.Answer(call.request, told, &steps));
+  for (const std::string& exported : context_.index.ExportsOf(name)) {
+    steps.push_back(Touch(kExports, exported));  // they tell the size, too
+  }
   steps.push_back(records_.Saving(row, written.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());
   return told;
@@ -168,15 +172,13 @@ absl::StatusOr<Operation> ImageManager::Bury(const StoredImage& stored,
   if (call.validate_only) return Unnamed(google::protobuf::Empty());
   v1::Image image = stored.resource;
   if (!image.has_delete_time()) *image.mutable_delete_time() = Now();
-  *image.mutable_purge_time() = Now();
-  const google::protobuf::Duration& retention = request.retention();
-  image.mutable_purge_time()->set_seconds(image.purge_time().seconds() + retention.seconds());
+  *image.mutable_purge_time() = Now() + request.retention();
   std::vector<Mutation> steps;
   const Operation operation = OperationManager::AddDone(
       call, v1::JobMetadata::KIND_DELETE, image.name(), google::protobuf::Empty(), &steps);
   steps.push_back(records_.Saving(image, stored.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());
-  reconciler_.Add(image.name(), std::chrono::seconds(retention.seconds()));
+  reconciler_.Add(image.name(), std::chrono::seconds(request.retention().seconds()));
   return operation;
 }
 

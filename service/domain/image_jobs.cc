@@ -1,6 +1,7 @@
 #include "service/domain/image_jobs.h"
 
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -48,6 +49,13 @@ class ImageJob : public Job {
     return absl::InternalError(absl::StrCat(image_.name(), " is another image by now."));
   }
 
+  // The same for an end without an effect, which there is also if the row is gone.
+  absl::StatusOr<std::optional<Stored<v1::Image>>> RowIfThere() const {
+    ASSIGN_OR_RETURN(std::optional<Stored<v1::Image>> row, records_.Find(image_.name()));
+    if (row.has_value() && row->resource.uid() != image_.uid()) row.reset();
+    return row;
+  }
+
   absl::StatusOr<engine::RemovalProgress> Remove(ByteCount budget) const {
     return Await<absl::StatusOr<engine::RemovalProgress>>(
         [&](auto done) { context_.engine.RemoveImage(SpecOf(image_), budget, std::move(done)); });
@@ -89,16 +97,43 @@ class BuildJob final : public ImageJob {
   }
 
   absl::StatusOr<JobOutcome> Undo(const absl::Status& /*why*/) override {
+    ASSIGN_OR_RETURN(const bool moved, HasMoved());
+    if (moved) return Keep();
     ASSIGN_OR_RETURN(const engine::RemovalProgress removed, Remove(kEverything));
     if (!removed.complete) return absl::UnavailableError("The file is not removed yet.");
-    ASSIGN_OR_RETURN(const Stored<v1::Image> row, Row());
+    ASSIGN_OR_RETURN(const std::optional<Stored<v1::Image>> row, RowIfThere());
     context_.conditions.Forget(image_.uid());
     JobOutcome outcome;
-    outcome.steps.push_back(records_.Erasing(row));
+    if (row.has_value()) outcome.steps.push_back(records_.Erasing(*row));
     return outcome;
   }
 
+  bool CanCancel() const override {
+    const absl::StatusOr<bool> moved = HasMoved();
+    return moved.ok() && !*moved;
+  }
+
  private:
+  // The caller's file has become the image's: there is no other one with its content.
+  absl::StatusOr<bool> HasMoved() const {
+    if (!work_.move()) return false;
+    const auto info = Await<absl::StatusOr<engine::ImageInfo>>(
+        [&](auto done) { context_.engine.StatImage(SpecOf(image_), std::move(done)); });
+    if (info.ok()) return true;
+    const bool is_not_ours =
+        absl::IsNotFound(info.status()) || absl::IsFailedPrecondition(info.status());
+    if (is_not_ours) return false;
+    return info.status();
+  }
+  // What cannot be undone without losing it stays, as an image.
+  absl::StatusOr<JobOutcome> Keep() {
+    ASSIGN_OR_RETURN(const std::optional<Stored<v1::Image>> row, RowIfThere());
+    if (!row.has_value()) return JobOutcome();
+    ASSIGN_OR_RETURN(JobOutcome outcome, Finish());
+    outcome.response.Clear();
+    return outcome;
+  }
+
   const store::v1::BuildWork work_;
 };
 
@@ -126,15 +161,16 @@ class RemovalJob final : public ImageJob {
   // While the file has its name, nothing has happened to it; afterwards it can only be deleted
   // again.
   absl::StatusOr<JobOutcome> Undo(const absl::Status& why) override {
-    ASSIGN_OR_RETURN(Stored<v1::Image> row, Row());
-    v1::Image& image = row.resource;
+    ASSIGN_OR_RETURN(std::optional<Stored<v1::Image>> row, RowIfThere());
+    if (!row.has_value()) return JobOutcome();
+    v1::Image& image = row->resource;
     const auto info = Await<absl::StatusOr<engine::ImageInfo>>(
         [&](auto done) { context_.engine.StatImage(SpecOf(image), std::move(done)); });
     image.set_state(info.ok() ? v1::Image::STATE_ACTIVE : v1::Image::STATE_FAILED);
     if (!info.ok()) *image.mutable_state_error() = ToRpcStatus(why);
     image.clear_operation();
     JobOutcome outcome;
-    outcome.steps.push_back(records_.Saving(image, row.revision));
+    outcome.steps.push_back(records_.Saving(image, row->revision));
     return outcome;
   }
 

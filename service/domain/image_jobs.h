@@ -21,8 +21,9 @@ absl::Status BuildError(const absl::Status& status, const v1::Image& image,
                         const store::v1::BuildWork& work);
 
 // The jobs of KIND_CREATE and KIND_IMPORT: the file is made piece by piece, then the image is
-// STATE_ACTIVE; one that fails or is cancelled takes file and row away again. `context` is copied;
-// what it refers to outlives the job.
+// STATE_ACTIVE; one that fails or is cancelled takes file and row away again. Only a file that has
+// been moved stays, as an active image: it is the caller's. `context` is copied; what it refers to
+// outlives the job.
 absl::StatusOr<std::unique_ptr<Job>> NewBuildJob(const ManagerContext& context,
                                                  const v1::JobMetadata& metadata,
                                                  const store::v1::Job& stored);

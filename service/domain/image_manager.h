@@ -1,6 +1,7 @@
 // Images: what is wanted, in the store; what is there, in the engine.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -59,10 +60,13 @@ class ImageManager {
   // An export has let go of the image: a tombstone may be due now.
   void Released(const std::string& name);
 
-  // Finishes or undoes growth that the last run left unfinished, sweeps the pools of files that
-  // belong to no image, and plans the removal of tombstones. Call once, before any other call;
-  // operations are recovered by their manager.
+  // Finishes or undoes growth that the last run left unfinished, and sweeps the pools of files that
+  // belong to no image. Call once, before any other call; operations are recovered by their
+  // manager.
   absl::Status Recover();
+  // Plans the removal of tombstones. Call once, when the exports are recovered: only then it is
+  // known what still uses them.
+  absl::Status PlanRemovals();
   // Ends the background work. Call before the engine stops.
   void Stop() { reconciler_.Stop(); }
 
@@ -87,6 +91,7 @@ class ImageManager {
   absl::StatusOr<engine::ImageSpec> UsableSpec(const std::string& name, std::string_view field,
                                                bool tombstones) const;
 
+  void PlanRemoval(const v1::Image& image);
   absl::Status RecoverOne(const StoredImage& stored);
   absl::Status RecoverGrowth(const StoredImage& stored, const store::v1::Intent& intent);
   absl::Status Sweep();
@@ -100,6 +105,7 @@ class ImageManager {
   const ManagerContext context_;
   const PoolManager& pools_;
   Records<v1::Image> records_;
+  std::atomic<bool> plans_removals_ = false;
   Reconciler reconciler_;  // last: it calls the others
 };
 

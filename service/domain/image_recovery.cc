@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/base/status_macros.h"
+#include "gabion/v1/export.pb.h"
 #include "service/domain/await.h"
 #include "service/domain/identity.h"
 #include "service/domain/image_file.h"
@@ -15,6 +16,22 @@
 
 namespace gabion::service {
 
+namespace {
+
+// Adds that the exports of an image have another size. While the images are recovered, only the
+// rows say which these are.
+absl::Status AddTouches(MetadataStore& store, const std::string& image,
+                        std::vector<Mutation>* steps) {
+  const Records<v1::Export> exports(store, kExports, kExportType);
+  return exports.ForEach([&](const Stored<v1::Export>& stored) {
+    const v1::Export& exported = stored.resource;
+    if (exported.source() == image) steps->push_back(Touch(kExports, exported.name()));
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace
+
 absl::Status ImageManager::Recover() {
   RETURN_IF_ERROR(records_.ForEach([&](const StoredImage& stored) { return RecoverOne(stored); }));
   return Sweep();
@@ -22,10 +39,6 @@ absl::Status ImageManager::Recover() {
 
 absl::Status ImageManager::RecoverOne(const StoredImage& stored) {
   const v1::Image& image = stored.resource;
-  if (image.has_delete_time() && image.operation().empty()) {
-    const int64_t wait = image.purge_time().seconds() - Now().seconds();
-    reconciler_.Add(image.name(), std::chrono::seconds(std::max<int64_t>(wait, 0)));
-  }
   if (image.observed_generation() == image.generation()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> intent,
                    context_.intents.Find(image.name()));
@@ -49,6 +62,7 @@ absl::Status ImageManager::RecoverGrowth(const StoredImage& stored,
   std::vector<Mutation> steps = {Intents::Removing(image.name())};
   if (grown.ok()) {
     image.set_observed_generation(image.generation());
+    RETURN_IF_ERROR(AddTouches(context_.store, image.name(), &steps));
     const v1::Image told = TellImage(image, grown, context_.index, context_.conditions);
     RETURN_IF_ERROR(context_.requests.Answer(intent.request(), told, &steps));
   } else {
@@ -82,11 +96,24 @@ absl::Status ImageManager::Sweep() {
   return absl::OkStatus();
 }
 
+void ImageManager::PlanRemoval(const v1::Image& image) {
+  if (!image.has_delete_time() || !image.operation().empty()) return;
+  const int64_t wait = image.purge_time().seconds() - Now().seconds();
+  reconciler_.Add(image.name(), std::chrono::seconds(std::max<int64_t>(wait, 0)));
+}
+
+absl::Status ImageManager::PlanRemovals() {
+  plans_removals_ = true;
+  return records_.ForEach([&](const StoredImage& stored) {
+    PlanRemoval(stored.resource);
+    return absl::OkStatus();
+  });
+}
+
 void ImageManager::Released(const std::string& name) {
+  if (!plans_removals_) return;  // others that use it may not be known yet
   const absl::StatusOr<StoredImage> stored = records_.Get(name);
-  if (!stored.ok() || !stored->resource.has_delete_time()) return;
-  const int64_t wait = stored->resource.purge_time().seconds() - Now().seconds();
-  reconciler_.Add(name, std::chrono::seconds(std::max<int64_t>(wait, 0)));
+  if (stored.ok()) PlanRemoval(stored->resource);
 }
 
 // Removes a tombstone whose time has come and that nothing uses. What still uses it will call

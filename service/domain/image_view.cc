@@ -47,7 +47,7 @@ v1::Image TellImage(v1::Image row, const absl::StatusOr<engine::ImageInfo>& info
       *image.mutable_state_error() = ToRpcStatus(FromEngine(info.status(), About(image)));
     }
   }
-  std::vector<std::string> dependents = index.ExportsOf(image.name());
+  std::vector<std::string> dependents = index.DependentsOf(image.name());
   if (dependents.size() > kMostDependents) dependents.resize(kMostDependents);
   for (std::string& dependent : dependents) image.add_dependents(std::move(dependent));
   image.set_reconciling(image.observed_generation() != image.generation() ||

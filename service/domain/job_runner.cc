@@ -58,6 +58,7 @@ JobRunner::JobRunner(LiveJob& rows, absl::StatusOr<std::unique_ptr<Job>> job, Re
 }
 
 WakeQueue::Next JobRunner::Visit(bool here) {
+  if (rows_.done()) return Ended();
   if (phase_ == Phase::kUndo) return Undo();
   const LiveJob::Said said = rows_.said();
   if (said.metadata.cancel_requested() && !finished_ && job_->CanCancel()) {
@@ -156,6 +157,7 @@ WakeQueue::Next JobRunner::Undo() {
     });
     undo_written_ = Write();
     if (!undo_written_) return Later();  // (1)
+    if (rows_.done()) return Ended();
   }
   const ResourceLocks::Guard guard = locks_.Lock(job_->Locks());
   const absl::StatusOr<JobOutcome> outcome = job_->Undo(why_);
@@ -171,8 +173,17 @@ WakeQueue::Next JobRunner::End(const JobOutcome& outcome,
     if (outcome.committed) outcome.committed();
     return {.done = true};
   }
+  committed_ = outcome.committed;
   Warn("has an outcome that could not be written and is tried again", status);
   return Later();
+}
+
+WakeQueue::Next JobRunner::Ended() {
+  if (committed_) {
+    const ResourceLocks::Guard guard = locks_.Lock(job_->Locks());
+    committed_();
+  }
+  return {.done = true};
 }
 
 WakeQueue::Next JobRunner::Later() {

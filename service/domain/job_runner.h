@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -62,6 +63,8 @@ class JobRunner {
   WakeQueue::Next Failed(const absl::Status& error);
   WakeQueue::Next End(const JobOutcome& outcome,
                       const absl::StatusOr<google::protobuf::Any>& result);
+  // It has ended, and only now that is known: the answer of that commit was lost.
+  WakeQueue::Next Ended();
   WakeQueue::Next Later();
   // Writes the rows; false, and it is logged: they could not be written.
   bool Write();
@@ -77,7 +80,8 @@ class JobRunner {
   Phase phase_ = Phase::kWork;
   bool finished_ = false;  // Finish() has had its effect: there is no way back
   bool undo_written_ = false;
-  absl::Status why_;  // kUndo
+  absl::Status why_;                 // kUndo
+  std::function<void()> committed_;  // of the outcome that was last tried to be written
   uint64_t done_bytes_ = 0;
   uint64_t piece_bytes_ = 0;  // of the last piece, which began then
   Clock::time_point piece_begin_;

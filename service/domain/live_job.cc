@@ -49,6 +49,11 @@ Operation LiveJob::operation() const {
   return operation_.done() ? operation_ : Packed(said_.metadata);
 }
 
+bool LiveJob::done() const {
+  const std::lock_guard lock(mutex_);
+  return operation_.done();
+}
+
 void LiveJob::Note(Edit edit) {
   const std::lock_guard lock(mutex_);
   if (operation_.done()) return;
@@ -96,7 +101,9 @@ absl::Status LiveJob::End(std::vector<Mutation> steps,
   Operation ended = Packed(metadata);
   SetResult(result, &ended);
   steps.push_back(Remove(kJobs, name_));
-  RETURN_IF_ERROR(CommitLocked(std::move(steps), ended));
+  const absl::Status committed = CommitLocked(std::move(steps), ended);
+  if (operation_.done()) return absl::OkStatus();  // nobody else ends it
+  RETURN_IF_ERROR(committed);
   operation_ = std::move(ended);
   said_.metadata = std::move(metadata);
   return absl::OkStatus();

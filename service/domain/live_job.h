@@ -33,6 +33,7 @@ class LiveJob {
           store::v1::Job stored);
 
   const std::string& name() const { return name_; }
+  bool done() const;
   Said said() const;
   // With what is not written yet.
   google::longrunning::Operation operation() const;
@@ -48,7 +49,8 @@ class LiveJob {
   absl::StatusOr<google::longrunning::Operation> Try(Edit edit) const;
 
   // Writes `steps`, that the operation is done, and that there is no job any more, in one
-  // transaction. `result`: the response, or the error. OK if that has been done already.
+  // transaction. `result`: the response, or the error. OK if that has been done already, also if it
+  // was only the answer of the commit that was lost.
   absl::Status End(std::vector<Mutation> steps,
                    const absl::StatusOr<google::protobuf::Any>& result);
 

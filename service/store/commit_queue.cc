@@ -17,6 +17,7 @@ absl::StatusOr<uint64_t> CommitQueue::Commit(const std::vector<Mutation>& steps)
   Caller self{.commit = {.steps = &steps}};
   std::unique_lock lock(mutex_);
   callers_.push_back(&self);
+  waiting_ = callers_.size();
   self.wake.wait(lock, [&] { return self.answered || (!led_ && callers_.front() == &self); });
   if (self.answered) return std::move(self.commit.answer);
 
@@ -24,6 +25,7 @@ absl::StatusOr<uint64_t> CommitQueue::Commit(const std::vector<Mutation>& steps)
   const auto size = static_cast<ptrdiff_t>(std::min(callers_.size(), kMaxGroup));
   const std::vector<Caller*> group(callers_.begin(), callers_.begin() + size);
   callers_.erase(callers_.begin(), callers_.begin() + size);
+  waiting_ = callers_.size();
   lock.unlock();
 
   std::vector<PendingCommit*> commits;
@@ -38,11 +40,6 @@ absl::StatusOr<uint64_t> CommitQueue::Commit(const std::vector<Mutation>& steps)
     caller->wake.notify_one();
   }
   return std::move(self.commit.answer);
-}
-
-size_t CommitQueue::waiting() {
-  const std::lock_guard lock(mutex_);
-  return callers_.size();
 }
 
 }  // namespace gabion::service

@@ -2,6 +2,7 @@
 // sqlite_store only.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -36,15 +37,16 @@ class CommitQueue {
   absl::StatusOr<uint64_t> Commit(const std::vector<Mutation>& steps);
 
   // How many calls wait for a group after the one that is being written.
-  size_t waiting();
+  size_t waiting() const { return waiting_; }
 
  private:
   struct Caller;
 
   Write write_;  // by the leader only
   std::mutex mutex_;
-  std::deque<Caller*> callers_;  // who waits, longest first; a leader's group is not in it
-  bool led_ = false;             // a group is being written
+  std::deque<Caller*> callers_;      // who waits, longest first; a leader's group is not in it
+  std::atomic<size_t> waiting_ = 0;  // of callers_: read without the mutex
+  bool led_ = false;                 // a group is being written
 };
 
 }  // namespace gabion::service

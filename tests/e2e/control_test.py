@@ -257,9 +257,12 @@ class ImportTest(harness.GabionTestCase):
     def import_request(self, image_id, source, **fields):
         return {"imageId": image_id, "image": {"raw": {}, **fields.pop("image", {})}, "sourceFile": source, **fields}
 
+    def imported(self, request):
+        return self.daemon.result(self.daemon.call("ImageService/ImportImage", request))
+
     def test_copy_leaves_the_source_and_keeps_holes(self):
         source = self.put("sub/copied.raw", size=64 * MiB)
-        image = self.daemon.call("ImageService/ImportImage", self.import_request("copied", "sub/copied.raw"))["response"]
+        image = self.imported(self.import_request("copied", "sub/copied.raw"))
         self.assertEqual(image["virtualSizeBytes"], str(64 * MiB))
         self.assertLess(int(image["allocatedBytes"]), MiB)
         self.daemon.create_export("copied", "copied")
@@ -275,13 +278,13 @@ class ImportTest(harness.GabionTestCase):
     def test_move_takes_the_file_itself(self):
         source = self.put("source.img", size=MiB)
         inode = os.stat(source).st_ino
-        self.daemon.call("ImageService/ImportImage", self.import_request("moved", "source.img", move=True))
+        self.imported(self.import_request("moved", "source.img", move=True))
         self.assertFalse(os.path.exists(source))
         self.assertIn(inode, self.inodes())
 
     def test_a_file_that_has_the_name_of_the_images_own_already_can_be_moved_too(self):
         inode = os.stat(self.put("same.raw", size=MiB)).st_ino
-        self.daemon.call("ImageService/ImportImage", self.import_request("same", "same.raw", move=True))
+        self.imported(self.import_request("same", "same.raw", move=True))
         self.assertIn(inode, self.inodes())
         error = self.daemon.refusal("ImageService/ImportImage", self.import_request("other", "same.raw", move=True))
         self.assertEqual((error.code, error.reason), ("FAILED_PRECONDITION", "IMAGE_IN_USE"))
@@ -320,14 +323,13 @@ class ImportTest(harness.GabionTestCase):
         error = self.daemon.refusal("ImageService/ImportImage",
                                     self.import_request("sized", "sized.raw", image={"virtualSizeBytes": "1001"}))
         self.assertEqual((error.code, error.reason), ("INVALID_ARGUMENT", "SIZE_MISMATCH"))
-        self.daemon.call("ImageService/ImportImage",
-                         self.import_request("sized", "sized.raw", image={"virtualSizeBytes": "1000"}, move=True))
+        self.imported(self.import_request("sized", "sized.raw", image={"virtualSizeBytes": "1000"}, move=True))
 
     def test_a_header_of_another_format_is_only_bytes(self):
         path = os.path.join(self.daemon.pool, "q.qcow2")
         run("qemu-img", "create", "-q", "-f", "qcow2", path, "1G")
         size = os.stat(path).st_size
-        image = self.daemon.call("ImageService/ImportImage", self.import_request("q", "q.qcow2"))["response"]
+        image = self.imported(self.import_request("q", "q.qcow2"))
         self.assertEqual(image["virtualSizeBytes"], str(size))
 
 

@@ -256,6 +256,7 @@ class ManyExtentsTest(harness.GabionTestCase):
     """Data and hole alternating in the smallest units that the file system has."""
 
     UNITS = 200_000
+    memory_bytes = 2 * UNITS // 2 * 4096  # the source and the image
 
     def test_the_number_of_descriptors_is_capped_and_the_walk_goes_on(self):
         path = self.daemon.file("comb.raw")

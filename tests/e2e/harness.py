@@ -26,6 +26,10 @@ SKIPPED = 77
 # A client or a call that takes this long hangs: far more than any takes, also under sanitizers on a busy machine.
 TIME_LIMIT_S = 120
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
+# google.rpc.Code
+CODES = ("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+         "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+         "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED")
 
 _logs = []  # (title, text) of each daemon, shown if a test fails
 
@@ -42,6 +46,12 @@ class CallError(Exception):
         self.domain = info.get("domain", "")
         self.metadata = info.get("metadata", {})
         super().__init__(f"{method}: {self.code} {self.reason} {self.metadata}: {self.message}")
+
+    @classmethod
+    def of_operation(cls, operation):
+        """The error with which an operation ended."""
+        error = operation["error"]
+        return cls(operation["name"], {**error, "code": CODES[error["code"]]})
 
     def detail(self, kind):
         """The detail google.rpc.KIND, or None."""
@@ -107,8 +117,8 @@ def wait_until(condition, what, seconds=TIME_LIMIT_S, process=None):
 class Gabiond:
     """A running daemon. Use it as a context manager, or call close()."""
 
-    def __init__(self, *flags):
-        self.base = tempfile.mkdtemp(prefix="gabion-", dir="/tmp")  # short: a Unix socket's path has 107 bytes at most
+    def __init__(self, *flags, folder="/tmp"):
+        self.base = tempfile.mkdtemp(prefix="gabion-", dir=folder)  # short: a Unix socket's path has 107 bytes at most
         self.data = os.path.join(self.base, "d")
         self.socket = os.path.join(self.data, "gabiond.sock")
         self.nbd_socket = os.path.join(self.data, "nbd.sock")
@@ -210,20 +220,37 @@ class Gabiond:
             return error
         raise AssertionError(f"{method} {request} should have been refused; it answered {reply}")
 
+    # ---- operations
+
+    def finish(self, operation, seconds=TIME_LIMIT_S):
+        """The operation once it is done; waits for that."""
+        deadline = time.monotonic() + seconds
+        while not operation.get("done"):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"after {seconds} s still not done: {operation}")
+            operation = self.call("Operations/WaitOperation", {"name": operation["name"], "timeout": "10s"})
+        return operation
+
+    def result(self, operation):
+        """What the operation responds with once it is done; CallError if it failed."""
+        operation = self.finish(operation)
+        if "error" in operation:
+            raise CallError.of_operation(operation)
+        return operation["response"]
+
     # ---- resources
 
     def create_image(self, image_id, size):
-        operation = self.call("ImageService/CreateImage", {
-            "imageId": image_id, "image": {"raw": {}, "virtualSizeBytes": str(size)}})
-        return operation["response"]
+        return self.result(self.call("ImageService/CreateImage", {
+            "imageId": image_id, "image": {"raw": {}, "virtualSizeBytes": str(size)}}))
 
     def import_file(self, image_id, path, move=True):
         """Makes an image of a file: puts it into the pool first. Returns the path of the image's file."""
         name = f"import-{image_id}"
         run("cp", "--sparse=always", path, os.path.join(self.pool, name))
         before = set(os.listdir(self.pool))
-        self.call("ImageService/ImportImage",
-                  {"imageId": image_id, "image": {"raw": {}}, "sourceFile": name, "move": move})
+        self.result(self.call("ImageService/ImportImage",
+                              {"imageId": image_id, "image": {"raw": {}}, "sourceFile": name, "move": move}))
         new, = set(os.listdir(self.pool)) - before
         return os.path.join(self.pool, new)
 
@@ -240,10 +267,10 @@ class Gabiond:
     def delete_export(self, export_id):
         """Deletes it as soon as its clients, which have hung up, are gone on the server's side, too."""
         wait_until(lambda: not self.connections(export_id), f"nobody is connected to {export_id}")
-        self.call("ExportService/DeleteExport", {"name": f"exports/{export_id}"})
+        self.result(self.call("ExportService/DeleteExport", {"name": f"exports/{export_id}"}))
 
     def delete_image(self, image_id):
-        self.call("ImageService/DeleteImage", {"name": f"images/{image_id}"})
+        self.result(self.call("ImageService/DeleteImage", {"name": f"images/{image_id}"}))
 
     def connections(self, export_id):
         reply = self.call("ExportService/ListConnections", {"parent": f"exports/{export_id}"})
@@ -326,14 +353,26 @@ def errno_of(action):
         return error.errno or error.string
 
 
+def memory_folder(needed_bytes):
+    """A folder whose files live in memory, for what disks are slow at (removing a million extents); else /tmp."""
+    memory = "/dev/shm"
+    if not os.access(memory, os.W_OK):
+        return "/tmp"
+    with open("/proc/meminfo", encoding="ascii") as info:
+        free = next(int(line.split()[1]) * KiB for line in info if line.startswith("MemAvailable:"))
+    space = os.statvfs(memory)
+    return memory if min(free, space.f_bavail * space.f_frsize) >= 2 * needed_bytes else "/tmp"
+
+
 class GabionTestCase(unittest.TestCase):
     """One daemon for the tests of a class, which end with the daemon alive and ended by SIGTERM with status 0."""
 
     flags = ()
+    memory_bytes = 0  # not 0: files live in memory, if there is room for so much
 
     @classmethod
     def setUpClass(cls):
-        cls.daemon = Gabiond(*cls.flags)
+        cls.daemon = Gabiond(*cls.flags, folder=memory_folder(cls.memory_bytes) if cls.memory_bytes else "/tmp")
 
     @classmethod
     def tearDownClass(cls):

@@ -133,6 +133,11 @@ void FakeEngine::SetGate(std::function<absl::Status()> gate) {
   gate_ = std::move(gate);
 }
 
+void FakeEngine::SetAnswerGate(std::function<absl::Status()> gate) {
+  const std::lock_guard lock(mutex_);
+  answer_gate_ = std::move(gate);
+}
+
 void FakeEngine::Hold(const std::string& method) {
   const std::lock_guard lock(mutex_);
   held_[method];
@@ -165,9 +170,25 @@ void FakeEngine::AddConnection(const std::string& export_name, ConnectionState c
   exports_.at(export_name).connections.push_back(std::move(connection));
 }
 
+void FakeEngine::RemoveConnection(const std::string& export_name, uint64_t id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = exports_.find(export_name);
+  if (found == exports_.end()) return;
+  const auto erased = std::erase_if(found->second.connections,
+                                    [id](const ConnectionState& c) { return c.id == id; });
+  if (erased > 0 && observer_.disconnected) observer_.disconnected(export_name, id);
+}
+
 bool FakeEngine::Serves(const std::string& export_name) const {
   const std::lock_guard lock(mutex_);
   return exports_.contains(export_name);
+}
+
+std::vector<std::string> FakeEngine::served() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, exported] : exports_) names.push_back(name);
+  return names;
 }
 
 engine::ExportSpec FakeEngine::Spec(const std::string& export_name) const {

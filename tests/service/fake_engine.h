@@ -32,10 +32,12 @@ class FakeFiles {
   File Get(const std::string& name) const;
   void Put(const std::string& name, File file);
   void Remove(const std::string& name);
+  void Clear();
   void SetLocked(const std::string& name, bool locked);
   std::size_t count() const;
   // Name and content of each.
   std::map<std::string, std::string> All() const;
+  std::vector<std::string> names() const;
 
  private:
   friend class FakeEngine;
@@ -56,6 +58,8 @@ class FakeEngine final : public engine::Engine {
   void FailNext(const std::string& method, absl::Status status);
   // From now on `gate` is asked before every call that changes something; its error is the answer.
   void SetGate(std::function<absl::Status()> gate);
+  // From now on `gate` is asked when such a call has had its effect; its error is the answer.
+  void SetAnswerGate(std::function<absl::Status()> gate);
   // Calls of `method` are done but not answered until Release().
   void Hold(const std::string& method);
   void Release(const std::string& method);
@@ -64,7 +68,10 @@ class FakeEngine final : public engine::Engine {
   int calls(const std::string& method) const;
 
   void AddConnection(const std::string& export_name, engine::ConnectionState connection);
+  // A client leaves of its own accord; nothing if it is not there.
+  void RemoveConnection(const std::string& export_name, uint64_t id);
   bool Serves(const std::string& export_name) const;
+  std::vector<std::string> served() const;
   engine::ExportSpec Spec(const std::string& export_name) const;
   int open_targets() const;
 
@@ -144,6 +151,7 @@ class FakeEngine final : public engine::Engine {
   std::condition_variable called_;
   std::map<std::string, int> calls_;
   std::function<absl::Status()> gate_;
+  std::function<absl::Status()> answer_gate_;
   std::map<std::string, std::deque<absl::Status>> failures_;
   std::map<std::string, std::vector<absl::AnyInvocable<void() &&>>> held_;
   std::map<std::string, std::string> pools_;
@@ -174,6 +182,7 @@ template <typename T>
 void FakeEngine::Do(const std::string& method, engine::Callback<T> done, std::function<T()> work) {
   thread_.Run([this, method, done = std::move(done), work = std::move(work)]() mutable {
     absl::Status failure;
+    std::function<absl::Status()> answer_gate;
     {
       const std::lock_guard lock(mutex_);
       auto& failures = failures_[method];
@@ -185,8 +194,13 @@ void FakeEngine::Do(const std::string& method, engine::Callback<T> done, std::fu
                            !method.starts_with("List") && !method.starts_with("Check") &&
                            method != "Ping";
       if (failure.ok() && gate_ && changes) failure = gate_();
+      if (failure.ok() && changes) answer_gate = answer_gate_;
     }
     T result = internal::ResultOf<T>(failure, work);
+    const absl::Status lost = answer_gate ? answer_gate() : absl::OkStatus();
+    if (!lost.ok()) {
+      result = internal::ResultOf<T>(lost, [&result] { return std::move(result); });
+    }
     absl::AnyInvocable<void()&&> answer = [done = std::move(done),
                                            result = std::move(result)]() mutable {
       std::move(done)(std::move(result));

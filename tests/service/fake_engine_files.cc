@@ -32,6 +32,10 @@ void FakeFiles::Remove(const std::string& name) {
   const std::lock_guard lock(mutex_);
   files_.erase(name);
 }
+void FakeFiles::Clear() {
+  const std::lock_guard lock(mutex_);
+  files_.clear();
+}
 void FakeFiles::SetLocked(const std::string& name, bool locked) {
   const std::lock_guard lock(mutex_);
   files_[name].locked = locked;
@@ -45,6 +49,12 @@ std::map<std::string, std::string> FakeFiles::All() const {
   std::map<std::string, std::string> all;
   for (const auto& [name, file] : files_) all[name] = file.bytes;
   return all;
+}
+std::vector<std::string> FakeFiles::names() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, file] : files_) names.push_back(name);
+  return names;
 }
 
 namespace {

@@ -7,12 +7,14 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/base/log.h"
+#include "engine/base/status_macros.h"
 #include "google/protobuf/empty.pb.h"
 #include "service/domain/domain.h"
 #include "service/errors.h"
@@ -21,40 +23,64 @@
 
 namespace gabion::service {
 
-// A store that asks a gate before each commit. Owned by the test; as thread-safe as the gate.
+// A store that asks a gate before each commit, and another one after it. Owned by the test; any
+// thread, and so are the gates.
 class GatedStore final : public MetadataStore {
  public:
-  explicit GatedStore(MetadataStore& store) : store_(store) {}
+  explicit GatedStore(MetadataStore& store) : store_(&store) {}
 
-  void SetGate(std::function<absl::Status()> gate) { gate_ = std::move(gate); }
+  // Another store instead; nobody uses this one meanwhile.
+  void Exchange(MetadataStore& store) { store_ = &store; }
+
+  void SetGate(std::function<absl::Status()> gate) {
+    const std::lock_guard lock(mutex_);
+    gate_ = std::move(gate);
+  }
+  // Its error is the answer of a commit that has been made.
+  void SetAnswerGate(std::function<absl::Status()> gate) {
+    const std::lock_guard lock(mutex_);
+    answer_gate_ = std::move(gate);
+  }
 
   absl::StatusOr<Row> Get(std::string_view collection, std::string_view name) override {
-    return store_.Get(collection, name);
+    return store_->Get(collection, name);
   }
   absl::StatusOr<RowsAt> GetMany(std::span<const RowKey> keys) override {
-    return store_.GetMany(keys);
+    return store_->GetMany(keys);
   }
   absl::StatusOr<Page> List(std::string_view collection, std::string_view after, size_t limit,
                             std::string_view prefix) override {
-    return store_.List(collection, after, limit, prefix);
+    return store_->List(collection, after, limit, prefix);
   }
   absl::StatusOr<uint64_t> Commit(const std::vector<Mutation>& steps) override {
-    const absl::Status open = gate_ ? gate_() : absl::OkStatus();
-    if (!open.ok()) return open;
-    return store_.Commit(steps);
+    RETURN_IF_ERROR(Ask(&gate_));
+    absl::StatusOr<uint64_t> revision = store_->Commit(steps);
+    RETURN_IF_ERROR(Ask(&answer_gate_));
+    return revision;
   }
   absl::StatusOr<std::vector<Change>> Changes(uint64_t after, size_t limit) override {
-    return store_.Changes(after, limit);
+    return store_->Changes(after, limit);
   }
-  absl::Status TrimChanges(uint64_t through) override { return store_.TrimChanges(through); }
-  absl::StatusOr<uint64_t> Revision() override { return store_.Revision(); }
-  absl::StatusOr<uint64_t> OldestRevision() override { return store_.OldestRevision(); }
-  void SetListener(Listener listener) override { store_.SetListener(std::move(listener)); }
-  absl::Status Ping() override { return store_.Ping(); }
+  absl::Status TrimChanges(uint64_t through) override { return store_->TrimChanges(through); }
+  absl::StatusOr<uint64_t> Revision() override { return store_->Revision(); }
+  absl::StatusOr<uint64_t> OldestRevision() override { return store_->OldestRevision(); }
+  void SetListener(Listener listener) override { store_->SetListener(std::move(listener)); }
+  absl::Status Ping() override { return store_->Ping(); }
 
  private:
-  MetadataStore& store_;
+  absl::Status Ask(const std::function<absl::Status()>* gate) {
+    std::function<absl::Status()> asked;
+    {
+      const std::lock_guard lock(mutex_);
+      asked = *gate;
+    }
+    return asked ? asked() : absl::OkStatus();
+  }
+
+  MetadataStore* store_;
+  std::mutex mutex_;
   std::function<absl::Status()> gate_;
+  std::function<absl::Status()> answer_gate_;
 };
 
 class DomainFixture : public testing::Test {
@@ -69,7 +95,12 @@ class DomainFixture : public testing::Test {
   ~DomainFixture() override { Stop(); }
 
   void Start() {
+    const absl::Status started = TryStart();
+    ASSERT_TRUE(started.ok()) << started;
+  }
+  absl::Status TryStart() {
     engine_ = std::make_unique<FakeEngine>(files_);
+    if (prepare_engine_) prepare_engine_(engine_.get());
     DomainOptions options;
     options.pools = {{"pools/default", "/images"}};
     options.exports.reconciler = {std::chrono::milliseconds(2), std::chrono::milliseconds(10)};
@@ -78,9 +109,8 @@ class DomainFixture : public testing::Test {
     options.exports.max_connections = 100;
     options.facts.set_version("0.0.0-test");
     if (adjust_) adjust_(&options);
-    auto domain = Domain::Open(*engine_, store_, NullLogger(), std::move(options));
-    ASSERT_TRUE(domain.ok()) << domain.status();
-    domain_ = *std::move(domain);
+    ASSIGN_OR_RETURN(domain_, Domain::Open(*engine_, store_, NullLogger(), std::move(options)));
+    return absl::OkStatus();
   }
   void Stop() {
     if (domain_ != nullptr) domain_->Stop();
@@ -194,7 +224,8 @@ class DomainFixture : public testing::Test {
     return found == info.metadata().end() ? "(none)" : found->second;
   }
 
-  const Adjust adjust_;
+  Adjust adjust_;                                    // at every start
+  std::function<void(FakeEngine*)> prepare_engine_;  // at every start, before it is used
   FakeFiles files_;
   std::unique_ptr<MetadataStore> kept_;
   GatedStore store_;
