@@ -146,7 +146,10 @@ absl::StatusOr<Operation> ImageManager::Build(const std::string& id, const v1::I
     const auto planned = Await<absl::StatusOr<engine::BuildProgress>>(
         [&](auto done) { context_.engine.CheckBuild(BuildOf(image, work), std::move(done)); });
     if (!planned.ok()) return BuildError(planned.status(), image, work);
-    if (call.validate_only) return Unnamed(ShowOne(image));
+    if (call.validate_only) {
+      image.set_virtual_size_bytes(planned->total.value);  // a source's, where none was given
+      return Unnamed(ShowOne(image));
+    }
     store::v1::Job job;
     *job.mutable_build() = work;
     std::vector<Mutation> steps;

@@ -349,9 +349,11 @@ void FakeEngine::CloseConnection(std::string export_name, uint64_t id,
 }
 
 void FakeEngine::CheckExport(engine::ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) {
-  Do<absl::StatusOr<ExportState>>("CheckExport", std::move(done), [this, spec] {
-    return State({spec, {}});
-  });
+  Do<absl::StatusOr<ExportState>>("CheckExport", std::move(done),
+                                  [this, spec]() -> absl::StatusOr<ExportState> {
+                                    RETURN_IF_ERROR(CheckUnlocked(spec.image));
+                                    return State({spec, {}});
+                                  });
 }
 
 void FakeEngine::OpenImageTarget(ImageSpec spec, bool writable,

@@ -35,6 +35,8 @@ class FakeFiles {
   void Clear();
   void SetLocked(const std::string& name, bool locked);
   std::size_t count() const;
+  // Name and content of each.
+  std::map<std::string, std::string> All() const;
   std::vector<std::string> names() const;
 
  private:

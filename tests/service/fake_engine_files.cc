@@ -44,6 +44,12 @@ std::size_t FakeFiles::count() const {
   const std::lock_guard lock(mutex_);
   return files_.size();
 }
+std::map<std::string, std::string> FakeFiles::All() const {
+  const std::lock_guard lock(mutex_);
+  std::map<std::string, std::string> all;
+  for (const auto& [name, file] : files_) all[name] = file.bytes;
+  return all;
+}
 std::vector<std::string> FakeFiles::names() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::string> names;

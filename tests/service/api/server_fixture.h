@@ -5,6 +5,8 @@
 
 #include <memory>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "gabion/v1/export.grpc.pb.h"
 #include "gabion/v1/image.grpc.pb.h"
@@ -23,8 +25,10 @@ namespace gabion::service {
 
 class ServerFixture : public DomainFixture {
  protected:
-  ServerFixture()
-      : executor_(4), calls_(executor_, NullLogger(), domain_->requests(), domain_->operations()) {
+  explicit ServerFixture(Adjust adjust = {})
+      : DomainFixture(std::move(adjust)),
+        executor_(4),
+        calls_(executor_, NullLogger(), domain_->requests(), domain_->operations()) {
     ServerOptions options;
     options.unix_path = dir_ / "gabiond.sock";
     options.tcp_host = "127.0.0.1";
@@ -52,6 +56,24 @@ class ServerFixture : public DomainFixture {
     return (stub.*method)(&context, request, response);
   }
 
+  // An image that is being made: its operation is paused behind its first piece. The operation's
+  // name. REQUIRES: the options say SmallPieces().
+  std::string CreatePausedImage(const std::string& id) {
+    const int pieces = engine_->calls("BuildImage");
+    engine_->Hold("BuildImage");
+    std::thread creator([&] { CreateImage(id, 2 * kPieceBytes).IgnoreError(); });
+    engine_->AwaitCalls("BuildImage", pieces + 1);
+    v1::PauseJobRequest pause;
+    pause.set_name(domain_->operations().OperationOf("images/" + id).value_or(""));
+    const absl::Status paused = domain_->operations().Pause(pause, service::Call()).status();
+    EXPECT_TRUE(paused.ok()) << paused;
+    engine_->Release("BuildImage");
+    creator.join();
+    return pause.name();
+  }
+  static void SmallPieces(DomainOptions* options) { options->operations.piece_bytes = kPieceBytes; }
+
+  static constexpr uint64_t kPieceBytes = 4096;
   const TempDir dir_;
   Executor executor_;
   Calls calls_;

@@ -85,7 +85,13 @@ class GatedStore final : public MetadataStore {
 
 class DomainFixture : public testing::Test {
  protected:
-  DomainFixture() : kept_(NewMemoryStore()), store_(*kept_) { Start(); }
+  // What a test wants otherwise.
+  using Adjust = std::function<void(DomainOptions*)>;
+
+  explicit DomainFixture(Adjust adjust = {})
+      : adjust_(std::move(adjust)), kept_(NewMemoryStore()), store_(*kept_) {
+    Start();
+  }
   ~DomainFixture() override { Stop(); }
 
   void Start() {
@@ -218,7 +224,7 @@ class DomainFixture : public testing::Test {
     return found == info.metadata().end() ? "(none)" : found->second;
   }
 
-  std::function<void(DomainOptions*)> adjust_;       // at every start
+  Adjust adjust_;                                    // at every start
   std::function<void(FakeEngine*)> prepare_engine_;  // at every start, before it is used
   FakeFiles files_;
   std::unique_ptr<MetadataStore> kept_;

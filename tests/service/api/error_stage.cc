@@ -1,0 +1,97 @@
+#include <memory>
+#include <utility>
+
+#include "engine/base/reason.h"
+#include "google/longrunning/operations.pb.h"
+#include "tests/service/api/error_scenes.h"
+
+namespace gabion::service {
+namespace {
+
+constexpr size_t kMaxJobs = 2;
+
+void StageOptions(DomainOptions* options) {
+  options->operations.piece_bytes = 4096;
+  options->operations.max_jobs = kMaxJobs;
+}
+
+}  // namespace
+
+ErrorStage::ErrorStage() : ServerFixture(StageOptions) {
+  EXPECT_TRUE(CreateImage("a", 1000).ok());
+  EXPECT_TRUE(CreateExport("e", "images/a").ok());
+  paused_ = CreatePausedImage("slow");
+}
+
+ErrorStage::~ErrorStage() { Settle(); }
+
+void ErrorStage::Settle() {
+  if (beside_.joinable()) beside_.join();
+}
+
+std::string ErrorStage::Fill(const std::string& request) const {
+  const std::string token = "$PAUSED";
+  std::string filled = request;
+  const size_t at = filled.find(token);
+  if (at != std::string::npos) filled.replace(at, token.size(), paused_);
+  return filled;
+}
+
+void ErrorStage::Fail(const std::string& engine_method, const absl::Status& status) {
+  engine_->FailNext(engine_method, status);
+}
+
+void ErrorStage::Fail(const std::string& engine_method, absl::Status status,
+                      const ErrorReason& reason) {
+  Fail(engine_method, WithReason(std::move(status), {std::string(reason.name), {}}));
+}
+
+void ErrorStage::Remember(const std::string& request_id) {
+  v1::UpdateImageRequest request;
+  request.mutable_image()->set_name("images/slow");
+  (*request.mutable_image()->mutable_labels())["tier"] = "gold";
+  request.set_request_id(request_id);
+  v1::Image response;
+  EXPECT_TRUE(Call(*images_, &v1::ImageService::Stub::UpdateImage, request, &response).ok());
+}
+
+void ErrorStage::PutFile(const std::string& name, const std::string& content) {
+  files_.Put(name, {"", content, false});
+}
+
+void ErrorStage::ChangeUnderTheNextCall() {
+  store_.SetGate([this, done = false]() mutable -> absl::Status {
+    if (std::exchange(done, true)) return absl::OkStatus();
+    const absl::StatusOr<Row> row = kept_->Get("images", "images/a");
+    if (!row.ok()) return row.status();
+    return kept_->Commit({Put("images", row->name, row->value)}).status();
+  });
+}
+
+void ErrorStage::OutrunTheNextWatch() {
+  const int looks = engine_->calls("StatImages");
+  engine_->Hold("StatImages");
+  beside_ = std::thread([this, looks] {
+    engine_->AwaitCalls("StatImages", looks + 1);
+    const absl::StatusOr<uint64_t> touched = kept_->Commit({Touch("images", "images/a")});
+    EXPECT_TRUE(touched.ok() && kept_->TrimChanges(*touched).ok());
+    engine_->Release("StatImages");
+  });
+}
+
+void ErrorStage::LoseAnOperation(const std::string& name) {
+  google::longrunning::Operation operation;
+  operation.set_name(name);
+  operation.mutable_metadata()->PackFrom(v1::JobMetadata());
+  EXPECT_TRUE(kept_->Commit({Insert("operations", name, operation.SerializeAsString())}).ok());
+  EXPECT_TRUE(domain_->operations().Recover().ok());
+}
+
+void ErrorStage::CancelPaused() {
+  std::promise<void> done;
+  domain_->operations().WhenDone(paused_, [&done] { done.set_value(); });
+  EXPECT_TRUE(domain_->operations().Cancel(paused_).ok());
+  done.get_future().wait();
+}
+
+}  // namespace gabion::service
