@@ -73,6 +73,7 @@ absl::StatusOr<std::unique_ptr<Domain>> Domain::Open(engine::Engine& engine, Met
   domain->Observe();
   RETURN_IF_ERROR(domain->images_.Recover());
   RETURN_IF_ERROR(domain->exports_.Recover());
+  RETURN_IF_ERROR(domain->images_.RecoverTombstones());
   RETURN_IF_ERROR(domain->operations_.Recover());
   return domain;
 }

@@ -59,10 +59,12 @@ class ImageManager {
   // An export has let go of the image: a tombstone may be due now.
   void Released(const std::string& name);
 
-  // Finishes or undoes growth that the last run left unfinished, sweeps the pools of files that
-  // belong to no image, and plans the removal of tombstones. Call once, before any other call;
-  // operations are recovered by their manager.
+  // Finishes or undoes growth that the last run left unfinished, and sweeps the pools of files that
+  // belong to no image. Call once, before any other call; operations are recovered by their
+  // manager.
   absl::Status Recover();
+  // Plans the removal of tombstones. Call once, when the exports are recovered: they keep them.
+  absl::Status RecoverTombstones();
   // Ends the background work. Call before the engine stops.
   void Stop() { reconciler_.Stop(); }
 

@@ -21,12 +21,15 @@ absl::Status ImageManager::Recover() {
   return Sweep();
 }
 
+absl::Status ImageManager::RecoverTombstones() {
+  return records_.ForEach([&](const StoredImage& stored) {
+    if (stored.resource.operation().empty()) Released(stored.resource.name());
+    return absl::OkStatus();
+  });
+}
+
 absl::Status ImageManager::RecoverOne(const StoredImage& stored) {
   const v1::Image& image = stored.resource;
-  if (image.has_delete_time() && image.operation().empty()) {
-    const int64_t wait = image.purge_time().seconds() - Now().seconds();
-    reconciler_.Add(image.name(), std::chrono::seconds(std::max<int64_t>(wait, 0)));
-  }
   if (image.observed_generation() == image.generation()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> intent,
                    context_.intents.Find(image.name()));
