@@ -9,12 +9,14 @@
 namespace gabion::service {
 
 absl::Status ExportManager::Recover() {
+  // All of them first: an image is in use from here on.
+  RETURN_IF_ERROR(
+      records_.ForEach([&](const StoredExport& stored) { return TakeNames(stored.resource); }));
   return records_.ForEach([&](const StoredExport& stored) { return RecoverOne(stored); });
 }
 
 absl::Status ExportManager::RecoverOne(const StoredExport& stored) {
   const v1::Export& row = stored.resource;
-  RETURN_IF_ERROR(TakeNames(row));
   if (!row.operation().empty()) return absl::OkStatus();  // its clients are gone: the job goes on
   if (row.observed_generation() != row.generation()) {
     ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> intent,

@@ -212,7 +212,7 @@ class Model:
     def UpdateExport(self, r):
         patch, name = r["export"], r["export"]["name"]
         if name not in self.exports and r.get("allowMissing"):
-            return self.CreateExport({"exportId": name.split("/")[1], "export": patch})
+            return self.CreateExport({**r, "exportId": name.split("/")[1], "export": patch})
         export = self.find(name)
         self.check_etag(name, patch.get("etag"))
         fields = {"labels": ("labels", {}), "description": ("description", ""), "readOnly": ("read_only", False),

@@ -239,6 +239,21 @@ class TombstoneTest(DeletionCase):
                     follower.until(deleted("images/away"))
             self.assertEqual(os.listdir(daemon.pool), [])
 
+    def test_a_start_keeps_the_tombstones_of_exports_that_it_has_not_brought_back_yet(self):
+        with harness.Gabiond() as daemon:
+            names = [f"t{number}" for number in range(20)]
+            for name in names:
+                daemon.serve(name, MiB)
+                daemon.call("ImageService/DeleteImage", {"name": f"images/{name}", "mode": "MODE_TOMBSTONE"})
+            for _ in range(3):
+                daemon.kill()
+                daemon.start()
+                self.assertEqual(len(daemon.call("ImageService/ListImages", {"showDeleted": True})["images"]), len(names))
+                for name in names:
+                    handle = harness.nbd_connect(daemon.uri(name))
+                    self.assertEqual(handle.pread(512, 0), bytes(512))
+                    harness.hang_up(handle)
+
     def test_a_purge_of_a_tombstone_does_not_wait(self):
         self.daemon.create_image("now", MiB)
         self.bury("now", retention="86400s")
