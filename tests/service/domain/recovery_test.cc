@@ -1,10 +1,10 @@
-// What a restart finds, whatever the last run was doing when it ended.
+// What a restart does with what it finds. What it makes of calls that were cut off:
+// crash_*_test.cc.
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <memory>
 
-#include "service/domain/image_file.h"
 #include "tests/service/domain/fixture.h"
 
 namespace gabion::service {
@@ -26,23 +26,7 @@ class RecoveryTest : public DomainFixture {
     Restart();
     AwaitOperations();
   }
-
-  // The image is there, in full, or it is not there at all; nothing else is in the pool.
-  bool ImageIsThere(const std::string& id) {
-    const auto image = domain_->images().Get("images/" + id);
-    const bool has_file = files_.Has(id + ".raw");
-    EXPECT_EQ(image.ok(), has_file);
-    if (image.ok()) {
-      EXPECT_EQ(image->state(), v1::Image::STATE_ACTIVE);
-      EXPECT_EQ(files_.Get(id + ".raw").uid, image->uid());
-    } else {
-      EXPECT_EQ(ReasonIn(image.status()), "RESOURCE_NOT_FOUND");
-    }
-    return image.ok();
-  }
 };
-
-constexpr int kMoreThanAnyCallTakes = 12;
 
 TEST_F(RecoveryTest, EverythingIsServedAgainWithoutACall) {
   ASSERT_TRUE(CreateImage("a").ok());
@@ -52,123 +36,6 @@ TEST_F(RecoveryTest, EverythingIsServedAgainWithoutACall) {
   EXPECT_TRUE(engine_->Serves("exports/e"));
   EXPECT_TRUE(engine_->Spec("exports/e").read_only);
   EXPECT_EQ(GetExport("exports/e").DebugString(), before);
-}
-
-TEST_F(RecoveryTest, CreationOfAnImageIsAllOrNothingWhereverItIsCutOff) {
-  for (int steps = 0; steps < kMoreThanAnyCallTakes; ++steps) {
-    SCOPED_TRACE(steps);
-    DieAfter(steps);
-    const bool acknowledged = CreateImage("a").ok();
-    RestartAlive();
-    const bool there = ImageIsThere("a");
-    if (acknowledged) {
-      EXPECT_TRUE(there);
-    }
-    if (there) {
-      ASSERT_TRUE(DeleteImage("images/a").ok());
-    }
-    ASSERT_EQ(files_.count(), 0u);
-  }
-}
-
-TEST_F(RecoveryTest, ImportByMoveNeverLosesTheFile) {
-  for (int steps = 0; steps < kMoreThanAnyCallTakes; ++steps) {
-    SCOPED_TRACE(steps);
-    files_.Put("disk.img", {"", "content", false});
-    DieAfter(steps);
-    const bool acknowledged = Import("a", "disk.img", true).ok();
-    RestartAlive();
-    const bool there = ImageIsThere("a");
-    if (acknowledged) {
-      EXPECT_TRUE(there);
-    }
-    EXPECT_EQ(files_.count(), 1u);
-    EXPECT_EQ(files_.Get(there ? "a.raw" : "disk.img").bytes, "content");
-    if (there) {
-      ASSERT_TRUE(DeleteImage("images/a").ok());
-    }
-  }
-}
-
-TEST_F(RecoveryTest, DeletionOfAnImageIsAllOrNothingWhereverItIsCutOff) {
-  for (int steps = 0; steps < kMoreThanAnyCallTakes; ++steps) {
-    SCOPED_TRACE(steps);
-    if (!files_.Has("a.raw")) {
-      ASSERT_TRUE(CreateImage("a").ok());
-    }
-    DieAfter(steps);
-    const bool acknowledged = DeleteImage("images/a").ok();
-    RestartAlive();
-    EXPECT_TRUE(!ImageIsThere("a") || !acknowledged);
-  }
-}
-
-TEST_F(RecoveryTest, GrowthIsAllOrNothingWhereverItIsCutOff) {
-  for (int steps = 0; steps < kMoreThanAnyCallTakes; ++steps) {
-    SCOPED_TRACE(steps);
-    auto image = CreateImage("a", 4096);
-    ASSERT_TRUE(image.ok());
-    image->set_virtual_size_bytes(8192);
-    DieAfter(steps);
-    const bool acknowledged = UpdateImage(*image, "virtual_size_bytes").ok();
-    RestartAlive();
-    const auto after = domain_->images().Get("images/a");
-    ASSERT_TRUE(after.ok());
-    EXPECT_EQ(after->virtual_size_bytes(), after->generation() == 2 ? 8192u : 4096u);
-    EXPECT_EQ(files_.Get("a.raw").bytes.size(), after->virtual_size_bytes());
-    if (acknowledged) {
-      EXPECT_EQ(after->virtual_size_bytes(), 8192u);
-    }
-    ASSERT_TRUE(DeleteImage("images/a").ok());
-  }
-}
-
-TEST_F(RecoveryTest, CreationOfAnExportIsAllOrNothingWhereverItIsCutOff) {
-  ASSERT_TRUE(CreateImage("a").ok());
-  for (int steps = 0; steps < kMoreThanAnyCallTakes; ++steps) {
-    SCOPED_TRACE(steps);
-    DieAfter(steps);
-    const bool acknowledged = CreateExport("e", "images/a").ok();
-    RestartAlive();
-    const auto exported = domain_->exports().Get("exports/e");
-    EXPECT_EQ(exported.ok(), engine_->Serves("exports/e"));
-    if (acknowledged) {
-      EXPECT_TRUE(exported.ok());
-    }
-    if (exported.ok()) {
-      EXPECT_EQ(exported->state(), v1::Export::STATE_ACTIVE);
-      ASSERT_TRUE(DeleteExport("exports/e").ok());
-    }
-  }
-  EXPECT_TRUE(DeleteImage("images/a").ok());
-}
-
-TEST_F(RecoveryTest, UpdateAndDeletionOfAnExportAreAllOrNothingWhereverTheyAreCutOff) {
-  ASSERT_TRUE(CreateImage("a").ok());
-  for (int steps = 0; steps < kMoreThanAnyCallTakes; ++steps) {
-    SCOPED_TRACE(steps);
-    auto exported = CreateExport("e", "images/a");
-    ASSERT_TRUE(exported.ok());
-    exported->set_read_only(true);
-    DieAfter(steps);
-    const bool updated = UpdateExport(*exported, {"read_only"}).ok();
-    RestartAlive();
-    EXPECT_EQ(GetExport("exports/e").read_only(), engine_->Spec("exports/e").read_only);
-    if (updated) {
-      EXPECT_TRUE(GetExport("exports/e").read_only());
-    }
-    DieAfter(steps);
-    const bool deleted = DeleteExport("exports/e").ok();
-    RestartAlive();
-    const bool there = domain_->exports().Get("exports/e").ok();
-    EXPECT_EQ(there, engine_->Serves("exports/e"));
-    if (deleted) {
-      EXPECT_FALSE(there);
-    }
-    if (there) {
-      ASSERT_TRUE(DeleteExport("exports/e").ok());
-    }
-  }
 }
 
 TEST_F(RecoveryTest, CreationWhoseNameAForeignFileHasTakenIsForgotten) {
