@@ -93,13 +93,10 @@ absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Imag
   v1::Image row = written.resource;
   row.set_observed_generation(row.generation());
   for (const std::string& exported : context_.index.ExportsOf(name)) {
-    steps.push_back(Touch("exports", exported));  // it has another size for new clients
+    steps.push_back(Touch(kExports, exported));  // it has another size for new clients
   }
   const v1::Image told = TellImage(row, grown, context_.index, context_.conditions);
   RETURN_IF_ERROR(context_.requests.Answer(call.request, told, &steps));
-  for (const std::string& exported : context_.index.ExportsOf(name)) {
-    steps.push_back(Touch(kExports, exported));  // they tell the size, too
-  }
   steps.push_back(records_.Saving(row, written.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());
   return told;

@@ -268,7 +268,7 @@ class ApiModelTest(harness.GabionTestCase):
     def stop(self):
         begin = time.monotonic()
         self.assertEqual(self.daemon.stop(), 0)
-        self.assertLess(time.monotonic() - begin, 3, "it waited for clients that do nothing")
+        self.assertLess(time.monotonic() - begin, 4, "it waited for clients that do nothing")
         self.after_end("UNAVAILABLE")
 
     def after_end(self, code):
