@@ -174,8 +174,16 @@ absl::StatusOr<v1::Export> ExportManager::Settle(const std::string& request, con
   RETURN_IF_ERROR(context_.requests.Answer(request, told, &steps));
   if (row.generation() == 1) steps.push_back(Touch(kImages, row.source()));  // a dependent more
   steps.push_back(records_.Saving(row, revision));
-  RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  RETURN_IF_ERROR(CommitOrAgain(row.name(), steps));
   return told;
+}
+
+// If it cannot be written now how a change ended, the intent stays, and it is tried again.
+absl::Status ExportManager::CommitOrAgain(const std::string& name,
+                                          const std::vector<Mutation>& steps) {
+  const absl::Status written = context_.store.Commit(steps).status();
+  if (!written.ok()) reconciler_.AddFailed(name);
+  return written;
 }
 
 absl::Status ExportManager::TakeBack(const std::string& request, const StoredExport& stored,
@@ -188,7 +196,7 @@ absl::Status ExportManager::TakeBack(const std::string& request, const StoredExp
   }
   steps.push_back(row == nullptr ? records_.Erasing(stored)
                                  : records_.Saving(*row, stored.revision));
-  RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  RETURN_IF_ERROR(CommitOrAgain(stored.resource.name(), steps));
   if (row == nullptr) Forget(stored.resource);
   return absl::OkStatus();
 }

@@ -77,6 +77,8 @@ class ExportManager {
   absl::Status TakeBack(const std::string& request, const StoredExport& stored,
                         const v1::Export* row);
 
+  absl::Status CommitOrAgain(const std::string& name, const std::vector<Mutation>& steps);
+
   // Begins a deletion; the operation, to be started.
   absl::StatusOr<std::string> BeginDrain(const StoredExport& stored,
                                          const v1::DeleteExportRequest& request, const Call& call);

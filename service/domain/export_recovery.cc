@@ -37,7 +37,7 @@ absl::Status ExportManager::RecoverChange(const StoredExport& stored,
                                           const store::v1::Intent& intent) {
   v1::Export row = stored.resource;
   const bool creates = intent.create_export();
-  const ExportServing::State state = serving_.Serve(row);
+  const ExportServing::State state = serving_.ServeOrChange(row);
   context_.logger.Log(
       LogLevel::kWarning, "exports",
       absl::StrCat("The ", creates ? "creation" : "change", " of ", row.name(),
@@ -82,7 +82,14 @@ Reconciler::Outcome ExportManager::TryAgain(const std::string& name) {
   const absl::StatusOr<StoredExport> stored = records_.Get(name);
   if (!stored.ok()) return absl::IsNotFound(stored.status()) ? Outcome::kDone : Outcome::kRetry;
   const v1::Export& row = stored->resource;
-  if (!row.operation().empty() || row.state() != v1::Export::STATE_FAILED) return Outcome::kDone;
+  if (!row.operation().empty()) return Outcome::kDone;
+  // A change whose end could not be written.
+  const absl::StatusOr<std::optional<store::v1::Intent>> intent = context_.intents.Find(name);
+  if (!intent.ok()) return Outcome::kRetry;
+  if (intent->has_value()) {
+    return RecoverChange(*stored, **intent).ok() ? Outcome::kDone : Outcome::kRetry;
+  }
+  if (row.state() != v1::Export::STATE_FAILED) return Outcome::kDone;
   const ExportServing::State state = serving_.ServeOrChange(row);
   const absl::Status written = WriteServed(*stored, state);
   if (!written.ok()) LogError(absl::StrCat("The state of ", name, " was not written"), written);

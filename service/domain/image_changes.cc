@@ -87,7 +87,7 @@ absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Imag
   if (!grown.ok()) {
     RETURN_IF_ERROR(context_.requests.Forget(call.request, &steps));
     steps.push_back(records_.Saving(before.resource, written.revision));
-    RETURN_IF_ERROR(context_.store.Commit(steps).status());
+    RETURN_IF_ERROR(CommitOrAgain(name, steps));
     return FromEngine(grown.status(), About(written.resource));
   }
   v1::Image row = written.resource;
@@ -98,8 +98,16 @@ absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Imag
   const v1::Image told = TellImage(row, grown, context_.index, context_.conditions);
   RETURN_IF_ERROR(context_.requests.Answer(call.request, told, &steps));
   steps.push_back(records_.Saving(row, written.revision));
-  RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  RETURN_IF_ERROR(CommitOrAgain(name, steps));
   return told;
+}
+
+// If it cannot be written now how the growth ended, the intent stays, and it is tried again.
+absl::Status ImageManager::CommitOrAgain(const std::string& name,
+                                         const std::vector<Mutation>& steps) {
+  const absl::Status written = context_.store.Commit(steps).status();
+  if (!written.ok()) reconciler_.AddFailed(name);
+  return written;
 }
 
 absl::Status ImageManager::CheckDeletable(const v1::Image& image) const {

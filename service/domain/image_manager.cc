@@ -30,7 +30,7 @@ ImageManager::ImageManager(const ManagerContext& context, const PoolManager& poo
     : context_(context),
       pools_(pools),
       records_(context.store, kImages, kImageType),
-      reconciler_(reconciler, [this](const std::string& name) { return PurgeIfDue(name); }) {
+      reconciler_(reconciler, [this](const std::string& name) { return Reconcile(name); }) {
   context_.operations.Register(
       store::v1::Job::kBuild,
       [this](const std::string& /*operation*/, const v1::JobMetadata& metadata,

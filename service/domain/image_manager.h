@@ -80,6 +80,7 @@ class ImageManager {
   absl::Status CheckSource(const v1::Image& image, const std::string& source_file) const;
   absl::Status CheckGrowth(const v1::Image& before, const v1::Image& after) const;
   absl::StatusOr<v1::Image> Grow(const StoredImage& before, v1::Image after, const Call& call);
+  absl::Status CommitOrAgain(const std::string& name, const std::vector<Mutation>& steps);
   // Why it cannot be deleted now; OK if it can.
   absl::Status CheckDeletable(const v1::Image& image) const;
   absl::Status CheckUnused(const v1::Image& image) const;
@@ -95,6 +96,7 @@ class ImageManager {
   absl::Status RecoverOne(const StoredImage& stored);
   absl::Status RecoverGrowth(const StoredImage& stored, const store::v1::Intent& intent);
   absl::Status Sweep();
+  Reconciler::Outcome Reconcile(const std::string& name);
   Reconciler::Outcome PurgeIfDue(const std::string& name);
 
   absl::StatusOr<engine::ImageInfo> Stat(const engine::ImageSpec& spec) const;

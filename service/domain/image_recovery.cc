@@ -116,6 +116,20 @@ void ImageManager::Released(const std::string& name) {
   if (stored.ok()) PlanRemoval(stored->resource);
 }
 
+Reconciler::Outcome ImageManager::Reconcile(const std::string& name) {
+  using Outcome = Reconciler::Outcome;
+  {
+    const ResourceLocks::Guard lock = context_.locks.Lock({name});
+    const absl::StatusOr<std::optional<store::v1::Intent>> intent = context_.intents.Find(name);
+    if (!intent.ok()) return Outcome::kRetry;
+    if (intent->has_value()) {  // growth whose end could not be written
+      const absl::StatusOr<StoredImage> stored = records_.Get(name);
+      if (!stored.ok() || !RecoverGrowth(*stored, **intent).ok()) return Outcome::kRetry;
+    }
+  }
+  return PurgeIfDue(name);
+}
+
 // Removes a tombstone whose time has come and that nothing uses. What still uses it will call
 // Released().
 Reconciler::Outcome ImageManager::PurgeIfDue(const std::string& name) {

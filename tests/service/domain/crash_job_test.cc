@@ -56,13 +56,20 @@ class CrashJobTest : public CrashFixture {
     return request;
   }
   JobMetadata Metadata() { return MetadataOf(*domain_->operations().Get(operation_)); }
-  // Whatever holds it up, it goes on to its end.
+  // Whatever holds it up, it goes on to its end. If the step that failed was one of its work, that
+  // end is the error, and there is nothing.
   void LetEnd() {
     const auto quick = SetRate(0);
     v1::ResumeJobRequest request;
     request.set_name(operation_);
     const auto resumed = Send(request);
     AwaitQuiet();
+    const auto ended = domain_->operations().Get(operation_);
+    ASSERT_TRUE(ended.ok()) << ended.status();
+    if (ended->has_error()) {
+      EXPECT_EQ(ended->error().code(), static_cast<int>(absl::StatusCode::kUnavailable));
+      return ExpectNoImage("images/a");
+    }
     EXPECT_EQ(GetImage("images/a").virtual_size_bytes(), kSize);
   }
 
