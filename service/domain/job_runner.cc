@@ -64,7 +64,9 @@ WakeQueue::Next JobRunner::Visit(bool here) {
   if (said.metadata.cancel_requested() && !finished_ && job_->CanCancel()) {
     return Fail(Cancelled(rows_.name()));
   }
-  if (said.metadata.state() == JobMetadata::STATE_PAUSED) return {.due = WakeQueue::kWhenWoken};
+  if (said.metadata.state() == JobMetadata::STATE_PAUSED) {
+    return Write() ? WakeQueue::Next{.due = WakeQueue::kWhenWoken} : Later();  // how far it came
+  }
   return phase_ == Phase::kFinish ? Finish(here) : Work(said, here);
 }
 
