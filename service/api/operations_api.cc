@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::string_view kWaitMethod = "google.longrunning.Operations.WaitOperation";
 constexpr std::chrono::hours kLongestWait(1);
+constexpr std::chrono::milliseconds kAnswerBefore(200);  // the call's deadline, to be in time
 
 absl::StatusOr<google::protobuf::Empty> EmptyOr(const absl::Status& status) {
   if (!status.ok()) return status;
@@ -44,8 +45,8 @@ absl::StatusOr<Timers::Clock::duration> TimeoutOf(const WaitOperationRequest& re
 Timers::Clock::duration Until(std::chrono::system_clock::time_point deadline) {
   const auto now = std::chrono::system_clock::now();
   if (deadline - now > kLongestWait) return kLongestWait;
-  return std::max(std::chrono::duration_cast<Timers::Clock::duration>(deadline - now),
-                  Timers::Clock::duration::zero());
+  const auto left = std::chrono::duration_cast<Timers::Clock::duration>(deadline - now);
+  return std::max(left - kAnswerBefore, Timers::Clock::duration::zero());
 }
 
 }  // namespace

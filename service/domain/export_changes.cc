@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "google/protobuf/empty.pb.h"
+#include "google/protobuf/util/message_differencer.h"
 #include "google/protobuf/util/time_util.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/export_spec.h"
@@ -88,8 +89,9 @@ absl::StatusOr<v1::Export> ExportManager::UpdateExisting(const StoredExport& bef
   RETURN_IF_ERROR(CheckEtag(request.export_().etag(), shown));
   if (!before.resource.operation().empty()) return BeingDeleted(before.resource);
   v1::Export after = before.resource;
-  ASSIGN_OR_RETURN(const bool changed, ApplyUpdate(request, &after));
+  RETURN_IF_ERROR(ApplyUpdate(request, &after).status());
   if (!after.has_enabled()) after.set_enabled(true);
+  const bool changed = !google::protobuf::util::MessageDifferencer::Equals(before.resource, after);
   RETURN_IF_ERROR(CheckIsBuilt(after));
   const bool failed = before.resource.state() == v1::Export::STATE_FAILED;
   if (!changed && !failed) {

@@ -47,8 +47,8 @@ absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& req
   v1::Image after = stored.resource;
   after.set_virtual_size_bytes(before.virtual_size_bytes());  // the file's word counts
   ASSIGN_OR_RETURN(const bool changed, ApplyUpdate(request, &after));
-  RETURN_IF_ERROR(CheckGrowth(before, after));
   const bool grows = after.virtual_size_bytes() != before.virtual_size_bytes();
+  if (grows) RETURN_IF_ERROR(CheckGrowth(before, after));
   if (grows) RETURN_IF_ERROR(ServedSpec(name).status());
   if (changed) {
     after.set_generation(after.generation() + 1);
