@@ -37,6 +37,7 @@ absl::Status ExportManager::RecoverChange(const StoredExport& stored,
                                           const store::v1::Intent& intent) {
   v1::Export row = stored.resource;
   const bool creates = intent.create_export();
+  context_.index.Link(row.name(), row.source());  // taking it back may have begun
   const ExportServing::State state = serving_.ServeOrChange(row);
   context_.logger.Log(
       LogLevel::kWarning, "exports",

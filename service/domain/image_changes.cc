@@ -38,6 +38,7 @@ absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& req
                                                const Call& call) {
   const std::string& name = request.image().name();
   const ResourceLocks::Guard lock = context_.locks.Lock({name});
+  RETURN_IF_ERROR(SettleGrowth(name));
   ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(name));
   const v1::Image before = ShowOne(stored.resource);
   RETURN_IF_ERROR(CheckEtag(request.image().etag(), before));
@@ -132,6 +133,7 @@ absl::StatusOr<Operation> ImageManager::Delete(const v1::DeleteImageRequest& req
   std::string operation;
   {
     const ResourceLocks::Guard lock = context_.locks.Lock({request.name()});
+    RETURN_IF_ERROR(SettleGrowth(request.name()));
     ASSIGN_OR_RETURN(const std::optional<StoredImage> stored, records_.Find(request.name()));
     if (!stored.has_value()) {
       if (!request.allow_missing()) return NotFound(kImageType, request.name());
@@ -193,6 +195,7 @@ absl::StatusOr<Operation> ImageManager::Bury(const StoredImage& stored,
 absl::StatusOr<Operation> ImageManager::Undelete(const v1::UndeleteImageRequest& request,
                                                  const Call& call) {
   const ResourceLocks::Guard lock = context_.locks.Lock({request.name()});
+  RETURN_IF_ERROR(SettleGrowth(request.name()));
   ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(request.name()));
   RETURN_IF_ERROR(CheckEtag(request.etag(), ShowOne(stored.resource)));
   RETURN_IF_ERROR(CheckDeletable(stored.resource));
@@ -211,7 +214,6 @@ absl::StatusOr<Operation> ImageManager::Undelete(const v1::UndeleteImageRequest&
       OperationManager::AddDone(call, v1::JobMetadata::KIND_UNDELETE, image.name(), told, &steps);
   steps.push_back(records_.Saving(image, stored.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());
-  reconciler_.Remove(image.name());
   return operation;
 }
 

@@ -94,6 +94,8 @@ class ImageManager {
 
   void PlanRemoval(const v1::Image& image);
   absl::Status RecoverOne(const StoredImage& stored);
+  // Under the image's lock: finishes or takes back a growth whose end could not be written.
+  absl::Status SettleGrowth(const std::string& name);
   absl::Status RecoverGrowth(const StoredImage& stored, const store::v1::Intent& intent);
   absl::Status Sweep();
   Reconciler::Outcome Reconcile(const std::string& name);

@@ -40,10 +40,19 @@ absl::Status ImageManager::Recover() {
 absl::Status ImageManager::RecoverOne(const StoredImage& stored) {
   const v1::Image& image = stored.resource;
   if (image.observed_generation() == image.generation()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> intent,
-                   context_.intents.Find(image.name()));
-  if (!intent.has_value()) return absl::OkStatus();  // an operation's
-  return RecoverGrowth(stored, *intent);
+  return SettleGrowth(image.name());
+}
+
+absl::Status ImageManager::SettleGrowth(const std::string& name) {
+  ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> intent, context_.intents.Find(name));
+  if (!intent.has_value()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::optional<StoredImage> stored, records_.Find(name));
+  const std::string& uid = intent->grow_image().uid();
+  if (stored.has_value() && stored->resource.uid() == uid) return RecoverGrowth(*stored, *intent);
+  // That image is no more.
+  std::vector<Mutation> steps = {Intents::Removing(name)};
+  RETURN_IF_ERROR(context_.requests.Forget(intent->request(), &steps));
+  return context_.store.Commit(steps).status();
 }
 
 // Nobody was told yet how the growth ended: it is finished if that is possible, and else taken
@@ -66,7 +75,10 @@ absl::Status ImageManager::RecoverGrowth(const StoredImage& stored,
     const v1::Image told = TellImage(image, grown, context_.index, context_.conditions);
     RETURN_IF_ERROR(context_.requests.Answer(intent.request(), told, &steps));
   } else {
-    image = intent.grow_image();
+    // Only what the growth has changed: the rest may have changed since.
+    image.set_virtual_size_bytes(intent.grow_image().virtual_size_bytes());
+    image.set_generation(intent.grow_image().generation());
+    *image.mutable_update_time() = intent.grow_image().update_time();
     RETURN_IF_ERROR(context_.requests.Forget(intent.request(), &steps));
   }
   steps.push_back(records_.Saving(image, stored.revision));
@@ -120,12 +132,7 @@ Reconciler::Outcome ImageManager::Reconcile(const std::string& name) {
   using Outcome = Reconciler::Outcome;
   {
     const ResourceLocks::Guard lock = context_.locks.Lock({name});
-    const absl::StatusOr<std::optional<store::v1::Intent>> intent = context_.intents.Find(name);
-    if (!intent.ok()) return Outcome::kRetry;
-    if (intent->has_value()) {  // growth whose end could not be written
-      const absl::StatusOr<StoredImage> stored = records_.Get(name);
-      if (!stored.ok() || !RecoverGrowth(*stored, **intent).ok()) return Outcome::kRetry;
-    }
+    if (!SettleGrowth(name).ok()) return Outcome::kRetry;
   }
   return PurgeIfDue(name);
 }
@@ -148,6 +155,9 @@ Reconciler::Outcome ImageManager::PurgeIfDue(const std::string& name) {
       return Outcome::kDone;
     }
     if (!CheckUnused(image).ok()) return Outcome::kDone;
+    const absl::Status removable = Await<absl::Status>(
+        [&](auto done) { context_.engine.CheckRemoval(SpecOf(image), std::move(done)); });
+    if (!removable.ok()) return Outcome::kRetry;  // somebody looks into it, say
     const absl::StatusOr<std::string> purged = Purge(*stored, Call());
     if (!purged.ok()) return Outcome::kRetry;
     operation = *purged;
@@ -157,8 +167,9 @@ Reconciler::Outcome ImageManager::PurgeIfDue(const std::string& name) {
     context_.logger.Log(LogLevel::kError, "images",
                         absl::StrCat("The removal of ", name,
                                      " could not be started: ", started.status().ToString()));
+    return Outcome::kDone;
   }
-  return Outcome::kDone;
+  return started->has_error() ? Outcome::kRetry : Outcome::kDone;
 }
 
 }  // namespace gabion::service

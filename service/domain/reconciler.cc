@@ -30,8 +30,9 @@ void Reconciler::Add(const std::string& name, std::chrono::milliseconds wait) {
 void Reconciler::AddFailed(const std::string& name) {
   {
     const std::lock_guard lock(mutex_);
-    entries_.try_emplace(
-        name, Entry{Clock::now() + WithChance(options_.first_wait), options_.first_wait * 2});
+    const Clock::time_point due = Clock::now() + WithChance(options_.first_wait);
+    const auto [entry, added] = entries_.try_emplace(name, Entry{due, options_.first_wait * 2});
+    if (!added) entry->second.due = std::min(entry->second.due, due);
   }
   changed_.notify_one();
 }

@@ -41,7 +41,7 @@ class Reconciler {
   // Works on `name` after `wait`, or earlier if it is due earlier. A failure before does not count
   // any more.
   void Add(const std::string& name, std::chrono::milliseconds wait = std::chrono::milliseconds(0));
-  // As after a failure: after the first wait, unless it is waiting already.
+  // As after a failure: after the first wait, or earlier if it is due earlier.
   void AddFailed(const std::string& name);
   // Forgets `name`. Work on it that is under way goes on.
   void Remove(const std::string& name);
