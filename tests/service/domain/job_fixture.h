@@ -178,7 +178,7 @@ class JobFixture : public testing::Test {
   // Runs another job from its beginning to its end on the threads that run jobs.
   void RunAnother() {
     const std::string name = Begin("images/other");
-    ASSERT_FALSE(Start(name).done());
+    Start(name);  // the first piece is done here, the others there
     ASSERT_TRUE(WaitDone(name).has_response());
   }
 
