@@ -87,7 +87,7 @@ Reconciler::Outcome ExportManager::TryAgain(const std::string& name) {
   // A change whose end could not be written.
   const absl::StatusOr<std::optional<store::v1::Intent>> intent = context_.intents.Find(name);
   if (!intent.ok()) return Outcome::kRetry;
-  if (intent->has_value()) {
+  if (intent->has_value() && row.observed_generation() != row.generation()) {
     return RecoverChange(*stored, **intent).ok() ? Outcome::kDone : Outcome::kRetry;
   }
   if (row.state() != v1::Export::STATE_FAILED) return Outcome::kDone;
