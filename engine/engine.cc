@@ -116,6 +116,12 @@ class EngineImpl final : public Engine {
     });
   }
 
+  void CheckSize(std::string pool, ByteCount size, Callback<absl::Status> done) override {
+    Dispatch(std::move(done), [this, pool = std::move(pool), size]() mutable {
+      return home_->CheckSize(std::move(pool), size);
+    });
+  }
+
   void BuildImage(ImageBuild build, ByteOffset from, ByteCount budget,
                   Callback<absl::StatusOr<BuildProgress>> done) override {
     Dispatch(std::move(done), [this, build = std::move(build), from, budget]() mutable {

@@ -191,7 +191,8 @@ class Engine {
   // copy began, IMAGE_LOCKED while another process writes to it.
   virtual void BuildImage(ImageBuild build, ByteOffset from, ByteCount budget,
                           Callback<absl::StatusOr<BuildProgress>> done) = 0;
-  // What BuildImage would find wrong before its first byte: the source, the name, free space.
+  // What BuildImage would find wrong before its first byte: the source, the name, free space, the
+  // size. Errors of the source have `field` source_file in their metadata.
   // Changes nothing. The answer tells the total.
   virtual void CheckBuild(ImageBuild build, Callback<absl::StatusOr<BuildProgress>> done) = 0;
   // Removes the next piece of the image's file, `budget` bytes on disk or a little more: at first
@@ -208,11 +209,15 @@ class Engine {
   // `keep_uids`; answers their names.
   virtual void SweepPool(std::string pool, std::vector<std::string> keep_uids,
                          Callback<absl::StatusOr<std::vector<std::string>>> done) = 0;
-  // kNotFound if the file is missing.
+  // kFailedPrecondition IMAGE_FILE_MISSING if the file is missing, IMAGE_REPLACED if the one that
+  // has its name carries another image's identity, or is not the one that is open for the image.
   virtual void StatImage(ImageSpec spec, Callback<absl::StatusOr<ImageInfo>> done) = 0;
   // One answer for each, in order.
   virtual void StatImages(std::vector<ImageSpec> specs,
                           Callback<std::vector<absl::StatusOr<ImageInfo>>> done) = 0;
+  // Whether a file of the pool can have `size` bytes, whatever space is left: kResourceExhausted
+  // SIZE_OUT_OF_RANGE. Leaves nothing.
+  virtual void CheckSize(std::string pool, ByteCount size, Callback<absl::Status> done) = 0;
   // Grows the image, also while it is exported; kInvalidArgument SHRINK_NOT_ALLOWED if it is larger
   // already.
   virtual void GrowImage(ImageSpec spec, ByteCount size,

@@ -54,6 +54,7 @@ class Image final : private ImageRoot::Observer {
     std::unique_ptr<block::Node> aligned;  // may be null
     io::UniqueFd lock_fd;  // a descriptor of the file's open description, which holds the locks
     io::FileLock lock;     // over lock_fd
+    FileId file;
   };
 
   class GrowthObserver {
@@ -70,6 +71,8 @@ class Image final : private ImageRoot::Observer {
   Image& operator=(const Image&) = delete;
 
   const ImageSpec& spec() const { return spec_; }
+  // The file that was opened, whatever has its name by now.
+  const FileId& file() const { return parts_.file; }
   // Alignment 1; limits().alignment_from and friends of the storage are in storage_limits().
   block::Node& root() { return root_; }
   const block::Limits& storage_limits() const { return parts_.format->limits(); }

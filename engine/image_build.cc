@@ -34,24 +34,45 @@ struct Source {
   std::string note;
 };
 
-absl::StatusOr<Source> OpenSource(const io::Directory& pool, const ImageBuild& build) {
-  if (build.source_file.empty()) {
-    return Source{{}, build.size, {}, absl::StrCat("new ", build.size.value)};
+absl::Status CheckMovable(const struct stat& details, const ImageBuild& build, int fd) {
+  if (!build.move) return absl::OkStatus();
+  if (!S_ISREG(details.st_mode)) {
+    return absl::InvalidArgumentError("only a regular file can be moved; import a copy of it");
   }
+  ASSIGN_OR_RETURN(const Owner owner, OwnerOf(fd, build.spec));
+  if (owner != Owner::kAnother) return absl::OkStatus();
+  return Replaced(build.spec, "the file belongs to another image; import a copy of it instead");
+}
+
+absl::StatusOr<Source> OpenSourceFile(const io::Directory& pool, const ImageBuild& build) {
   Source source;
   ASSIGN_OR_RETURN(source.file, pool.Open(build.source_file, {.writable = build.move}));
   io::FileLock lock(source.file.get());
   const io::LockMode mode = build.move ? io::LockMode::kWriter : io::LockMode::kReader;
-  RETURN_IF_ERROR(LockImage(build.spec.name, lock, mode));
+  RETURN_IF_ERROR(LockImage(build.source_file, lock, mode));
   struct stat details;
   const off_t end = lseek(source.file.get(), 0, SEEK_END);
   if (end < 0 || fstat(source.file.get(), &details) != 0) {
-    return io::ErrnoStatus(errno, "look at the source");
+    return io::ErrnoStatus(errno, "look at it");
   }
+  if (end == 0) {
+    return WithReason(absl::OutOfRangeError("the file is empty, and an image has at least a byte"),
+                      {"SIZE_OUT_OF_RANGE", {{"size", "0"}}});
+  }
+  RETURN_IF_ERROR(CheckMovable(details, build, source.file.get()));
   source.size.value = static_cast<uint64_t>(end);
   source.allocated.value = static_cast<uint64_t>(details.st_blocks) * 512;
   source.note = absl::StrCat("copy ", details.st_dev, ":", details.st_ino, ":", end, ":",
                              details.st_mtim.tv_sec, ".", details.st_mtim.tv_nsec);
+  return source;
+}
+
+absl::StatusOr<Source> OpenSource(const io::Directory& pool, const ImageBuild& build) {
+  if (build.source_file.empty()) {
+    return Source{{}, build.size, {}, absl::StrCat("new ", build.size.value)};
+  }
+  absl::StatusOr<Source> source = OpenSourceFile(pool, build);
+  if (!source.ok()) return ReasonForSource(source.status(), build.spec);
   return source;
 }
 
@@ -86,18 +107,11 @@ absl::Status CheckSpace(const io::Directory& pool, const ImageBuild& build, cons
       absl::StrCat(needed, " bytes are needed, and the pool has ", space.available.value, " left"));
 }
 
-absl::Status CheckAdoption(const Source& source, const ImageBuild& build) {
-  if (build.preallocation != Preallocation::kOff) {
-    return absl::InvalidArgumentError("a file that is moved is not preallocated");
-  }
-  ASSIGN_OR_RETURN(const Owner owner, OwnerOf(source.file.get(), build.spec));
-  if (owner != Owner::kAnother) return absl::OkStatus();
-  return Replaced(build.spec, "the file belongs to another image; import a copy of it instead");
-}
-
 absl::Status CheckSource(const io::Directory& pool, const ImageBuild& build, const Source& source) {
   RETURN_IF_ERROR(CheckNameIsFree(pool, build));
-  return build.move ? CheckAdoption(source, build) : CheckSpace(pool, build, source);
+  if (!build.move) return CheckSpace(pool, build, source);
+  if (build.preallocation == Preallocation::kOff) return absl::OkStatus();
+  return absl::InvalidArgumentError("a file that is moved is not preallocated");
 }
 
 // Gives the source the image's identity and name.
@@ -198,10 +212,20 @@ absl::StatusOr<BuildProgress> Check(const io::Directory& pool, const ImageBuild&
   if (finished) return Complete(pool, build.spec);
   ASSIGN_OR_RETURN(const Source source, OpenSource(pool, build));
   RETURN_IF_ERROR(CheckSource(pool, build, source));
+  if (!build.move) RETURN_IF_ERROR(CheckFileSize(pool, source.size));
   return BuildProgress{ByteCount{0}, source.size, false, {}};
 }
 
 }  // namespace
+
+absl::Status CheckFileSize(const io::Directory& pool, ByteCount size) {
+  const absl::StatusOr<io::UniqueFd> probe = pool.CreateUnnamed();
+  // Where there are no such files, only the work itself can tell.
+  if (probe.status().code() == absl::StatusCode::kUnimplemented) return absl::OkStatus();
+  RETURN_IF_ERROR(probe.status());
+  if (ftruncate(probe->get(), static_cast<off_t>(size.value)) == 0) return absl::OkStatus();
+  return io::ErrnoStatus(errno, "set the size");
+}
 
 absl::StatusOr<BuildProgress> BuildImageFile(const io::Directory& pool, const ImageBuild& build,
                                              ByteOffset from, ByteCount budget) {

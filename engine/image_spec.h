@@ -21,9 +21,17 @@ struct ImageSpec {
   uint32_t request_alignment_bytes = 0;  // power of two up to 65,536; 0: what the storage needs
 };
 
+// Which file it is, while it exists.
+struct FileId {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  friend bool operator==(const FileId&, const FileId&) = default;
+};
+
 struct ImageInfo {
   ByteCount virtual_size;
   ByteCount allocated;  // on disk
+  FileId file = {};     // told by StatImage() and StatImages()
 };
 
 // What is done, before the image is used, about the parts of its file that hold no data.

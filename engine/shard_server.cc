@@ -76,7 +76,7 @@ Task<absl::StatusOr<std::unique_ptr<Image>>> ShardServer::OpenImage(ImageSpec sp
       ring_ != nullptr ? io::NewUringFile(std::move(opened->file), *ring_, workers_)
                        : io::NewPoolFile(std::move(opened->file), workers_);
   if (!file.ok()) co_return Annotate(file.status(), spec.name);
-  Image::Parts parts{nullptr, nullptr, std::move(opened->lock_fd), opened->lock};
+  Image::Parts parts{nullptr, nullptr, std::move(opened->lock_fd), opened->lock, opened->id};
   const raw::RawOptions options{
       .request_alignment = ByteCount{std::max<uint32_t>(spec.request_alignment_bytes, 1)},
       .name = spec.name};
@@ -129,12 +129,15 @@ Task<void> ShardServer::ReleaseImage(Image* image, bool writing) {
   images_.erase(name);
 }
 
-Task<absl::StatusOr<std::optional<ImageInfo>>> ShardServer::OpenImageInfo(std::string image_name) {
-  const auto found = images_.find(image_name);
-  if (found == images_.end()) co_return std::optional<ImageInfo>();
-  ImageInfo info;
-  info.virtual_size = found->second->root().limits().size;
-  co_return std::optional<ImageInfo>(info);
+Task<std::vector<std::optional<FileId>>> ShardServer::OpenFiles(
+    std::span<const ImageSpec* const> specs) {
+  std::vector<std::optional<FileId>> files;
+  for (const ImageSpec* spec : specs) {
+    const auto found = images_.find(spec->name);
+    const bool open = found != images_.end() && found->second->spec().uid == spec->uid;
+    files.push_back(open ? std::optional<FileId>(found->second->file()) : std::nullopt);
+  }
+  co_return files;
 }
 
 Task<absl::StatusOr<ImageInfo>> ShardServer::GrowImage(ImageSpec spec, ByteCount size,

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -88,8 +89,8 @@ class ShardServer final : private Image::GrowthObserver {
   Task<absl::StatusOr<std::vector<ConnectionState>>> ListConnections(std::string name);
   Task<absl::Status> CloseConnection(std::string name, uint64_t id);
 
-  // Nothing if the image is not open here.
-  Task<absl::StatusOr<std::optional<ImageInfo>>> OpenImageInfo(std::string image_name);
+  // The files that are open for these images; nothing for one that is not open here.
+  Task<std::vector<std::optional<FileId>>> OpenFiles(std::span<const ImageSpec* const> specs);
   Task<absl::StatusOr<ImageInfo>> GrowImage(ImageSpec spec, ByteCount size,
                                             const io::Directory* pool);
   // Fails with IMAGE_IN_USE if this incarnation of the image is open.
