@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -173,7 +173,7 @@ std::string FeatureName(Bytes names, uint32_t bit) {
 
 absl::Status ReadExtensions(Bytes area, ByteCount file_size, Header& header,
                             std::vector<std::string>& warnings) {
-  absl::flat_hash_set<uint32_t> seen;
+  std::set<uint32_t> seen;
   Walk walk(area);
   while (const auto extension = walk.Next()) {
     if (!seen.insert(extension->type).second) {
