@@ -13,6 +13,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/image.h"
 #include "engine/image_build.h"
+#include "engine/image_format.h"
 #include "engine/image_owner.h"
 #include "engine/io/errno_status.h"
 
@@ -85,9 +86,13 @@ absl::StatusOr<ImageInfo> StatImageFile(const io::Directory& pool, const ImageSp
   if (fstat(file->get(), &details) != 0) return ReasonFor(io::ErrnoStatus(errno, "fstat"), spec);
   const off_t size = lseek(file->get(), 0, SEEK_END);  // of a block device, too
   if (size < 0) return ReasonFor(io::ErrnoStatus(errno, "seek"), spec);
-  return ImageInfo{ByteCount{static_cast<uint64_t>(size)},
-                   ByteCount{static_cast<uint64_t>(details.st_blocks) * 512},
-                   {details.st_dev, details.st_ino}};
+  ImageInfo info;
+  info.allocated.value = static_cast<uint64_t>(details.st_blocks) * 512;
+  info.file = {details.st_dev, details.st_ino};
+  const absl::Status described =
+      DescribeImage(file->get(), ByteCount{static_cast<uint64_t>(size)}, spec, info);
+  if (!described.ok()) return ReasonFor(described, spec);
+  return info;
 }
 
 }  // namespace gabion::engine
