@@ -163,6 +163,20 @@ class EngineImpl final : public Engine {
     });
   }
 
+  void ShrinkImage(ImageSpec spec, ByteCount size,
+                   Callback<absl::StatusOr<ImageInfo>> done) override {
+    Dispatch(std::move(done), [this, spec = std::move(spec), size]() mutable {
+      return home_->ShrinkImage(std::move(spec), size);
+    });
+  }
+
+  void CheckImage(ImageSpec spec, ImageRepair repair, CheckControl* control,
+                  Callback<absl::StatusOr<CheckReport>> done) override {
+    Dispatch(std::move(done), [this, spec = std::move(spec), repair, control]() mutable {
+      return home_->CheckImage(std::move(spec), repair, control);
+    });
+  }
+
   void DeleteImage(ImageSpec spec, Callback<absl::Status> done) override {
     Dispatch(std::move(done), [this, spec = std::move(spec)]() mutable {
       return home_->DeleteImage(std::move(spec));

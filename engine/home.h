@@ -43,6 +43,9 @@ class Home final : public ExportSink {
   Task<std::vector<absl::StatusOr<ImageInfo>>> StatImages(std::vector<ImageSpec> specs);
   Task<absl::Status> CheckSize(std::string pool_name, ByteCount size);
   Task<absl::StatusOr<ImageInfo>> GrowImage(ImageSpec spec, ByteCount size);
+  Task<absl::StatusOr<ImageInfo>> ShrinkImage(ImageSpec spec, ByteCount size);
+  Task<absl::StatusOr<CheckReport>> CheckImage(ImageSpec spec, ImageRepair repair,
+                                               CheckControl* control);
   Task<absl::Status> DeleteImage(ImageSpec spec);
   Task<absl::StatusOr<BuildProgress>> BuildImage(ImageBuild build, ByteOffset from,
                                                  ByteCount budget);

@@ -101,6 +101,32 @@ Task<absl::StatusOr<ImageInfo>> Home::GrowImage(ImageSpec spec, ByteCount size) 
   co_return info;
 }
 
+Task<absl::StatusOr<ImageInfo>> Home::ShrinkImage(ImageSpec spec, ByteCount size) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
+  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
+  ShardServer& server = ServerOf(spec.name);
+  auto call = [&server, &spec, size, pool] { return server.ShrinkImage(spec, size, pool); };
+  const absl::Status shrunk = co_await CallOn(shard_, server.shard(), server.tasks(), call);
+  if (!shrunk.ok()) co_return shrunk;
+  absl::StatusOr<ImageInfo> info =
+      co_await workers_.Run([&] { return StatImageFile(*pool, spec); });
+  co_return info;
+}
+
+// A check of another image does not wait for this one, and nothing else on this image does: locks
+// keep apart what must not meet.
+Task<absl::StatusOr<CheckReport>> Home::CheckImage(ImageSpec spec, ImageRepair repair,
+                                                   CheckControl* control) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
+  ShardServer& server = ServerOf(spec.name);
+  auto call = [&server, &spec, repair, control, pool] {
+    return server.CheckImage(spec, repair, control, pool);
+  };
+  absl::StatusOr<CheckReport> report =
+      co_await CallOn(shard_, server.shard(), server.tasks(), call);
+  co_return report;
+}
+
 Task<absl::StatusOr<BuildProgress>> Home::BuildImage(ImageBuild build, ByteOffset from,
                                                      ByteCount budget) {
   CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(build.spec.pool));

@@ -16,8 +16,8 @@
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/image.h"
-#include "engine/image_fill.h"
 #include "engine/image_files.h"
+#include "engine/image_fill.h"
 #include "engine/image_format.h"
 #include "engine/image_owner.h"
 #include "engine/io/errno_status.h"
@@ -68,7 +68,7 @@ absl::StatusOr<Source> OpenSourceFile(const io::Directory& pool, const ImageBuil
   source.virtual_size = source.size;
   if (build.spec.format == ImageFormat::kQcow2) {
     ASSIGN_OR_RETURN(const qcow2::Header header,
-                     ReadQcow2Header(source.file.get(), source.size));
+                     ReadQcow2Header(source.file.get(), source.size, build.spec));
     RETURN_IF_ERROR(CheckImportable(header, build));
     source.virtual_size.value = header.size;
   }
@@ -96,10 +96,10 @@ absl::StatusOr<Source> NewSource(const ImageBuild& build) {
   }
   source.size.value = layout->file_bytes();
   source.allocated.value = layout->metadata_bytes();
-  source.note = absl::StrCat(
-      "new qcow2 ", build.size.value, " ", how.version, " ", how.cluster_bits, " ",
-      how.refcount_order, how.extended_l2, how.lazy_refcounts, static_cast<int>(how.compression),
-      layout->header().backing_file.value_or(""));
+  source.note =
+      absl::StrCat("new qcow2 ", build.size.value, " ", how.version, " ", how.cluster_bits, " ",
+                   how.refcount_order, how.extended_l2, how.lazy_refcounts,
+                   static_cast<int>(how.compression), layout->header().backing_file.value_or(""));
   source.layout = *std::move(layout);
   return source;
 }
@@ -132,8 +132,8 @@ bool CanShare(const io::Directory& pool, const Source& source) {
 }
 
 absl::Status CheckSpace(const io::Directory& pool, const ImageBuild& build, const Source& source) {
-  const bool holes = build.preallocation == Preallocation::kOff ||
-                     build.preallocation == Preallocation::kMetadata;
+  const bool holes =
+      build.preallocation == Preallocation::kOff || build.preallocation == Preallocation::kMetadata;
   uint64_t needed = holes ? source.allocated.value : source.size.value;
   const absl::StatusOr<io::DirectoryEntry> begun = pool.Stat(UnfinishedName(build.spec));
   if (begun.ok()) needed -= std::min(needed, begun->allocated.value);
@@ -237,8 +237,7 @@ absl::StatusOr<BuildProgress> Build(const io::Directory& pool, const ImageBuild&
   from = std::min(from, source.size.value);
   ASSIGN_OR_RETURN(const io::UniqueFd file, OpenUnfinished(pool, spec, source, from));
   const FillJob job{source.file.valid() ? source.file.get() : -1, file.get(), source.size.value,
-                    build.preallocation,
-                    source.layout.has_value() ? &*source.layout : nullptr};
+                    build.preallocation, source.layout.has_value() ? &*source.layout : nullptr};
   ASSIGN_OR_RETURN(const uint64_t done, Fill(job, from, budget));
   if (done == source.size.value) {
     if (source.file.valid() && spec.format == ImageFormat::kQcow2) {

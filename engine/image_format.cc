@@ -11,6 +11,7 @@
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
+#include "engine/engine.h"
 #include "engine/io/errno_status.h"
 
 namespace gabion::engine {
@@ -39,17 +40,24 @@ absl::Status WriteAt(int fd, uint64_t offset, Bytes src) {
   return absl::OkStatus();
 }
 
-absl::Status AsApi(const absl::Status& status) {
-  if (ReasonOf(status).has_value()) return status;
-  if (absl::IsUnimplemented(status)) {
-    return WithReason(
-        absl::FailedPreconditionError(status.message()),
-        {"FEATURE_UNSUPPORTED", {{"feature", std::string(status.message())}}});
+qcow2::CreateOptions OptionsOf(const ImageBuild& build) {
+  qcow2::CreateOptions options;
+  options.size = build.size.value;
+  options.version = build.qcow2.version;
+  options.cluster_bits = build.qcow2.cluster_bits;
+  options.refcount_order = build.qcow2.refcount_order;
+  options.extended_l2 = build.qcow2.extended_l2;
+  options.lazy_refcounts = build.qcow2.lazy_refcounts;
+  options.compression = build.qcow2.compression == ImageCompression::kZstd
+                            ? qcow2::Compression::kZstd
+                            : qcow2::Compression::kDeflate;
+  options.preallocate_metadata = build.preallocation != Preallocation::kOff;
+  if (!build.spec.backing.empty()) {
+    const ImageSpec& below = build.spec.backing.front();
+    options.backing_file = below.file_name;
+    options.backing_format = below.format == ImageFormat::kRaw ? "raw" : "qcow2";
   }
-  if (absl::IsFailedPrecondition(status)) {
-    return WithReason(absl::DataLossError(status.message()), {"IMAGE_CORRUPT", {}});
-  }
-  return status;
+  return options;
 }
 
 constexpr std::size_t kStartBytes = 104;
@@ -69,7 +77,21 @@ ImageSpec BackingOf(const ImageSpec& spec) {
   return below;
 }
 
-absl::StatusOr<qcow2::Header> ReadQcow2Header(int fd, ByteCount size) {
+absl::Status FormatError(const absl::Status& status, const ImageSpec& spec) {
+  if (ReasonOf(status).has_value()) return status;
+  const std::string message(status.message());
+  if (absl::IsUnimplemented(status)) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(spec.name, ": ", message)),
+                      {"FEATURE_UNSUPPORTED", {{"image", spec.name}, {"feature", message}}});
+  }
+  if (absl::IsFailedPrecondition(status) || absl::IsDataLoss(status)) {
+    return WithReason(absl::DataLossError(absl::StrCat(spec.name, ": ", message)),
+                      {"IMAGE_CORRUPT", {{"image", spec.name}}});
+  }
+  return Annotate(status, spec.name);
+}
+
+absl::StatusOr<qcow2::Header> ReadQcow2Header(int fd, ByteCount size, const ImageSpec& spec) {
   std::vector<std::byte> start(std::min<uint64_t>(size.value, kStartBytes));
   RETURN_IF_ERROR(ReadAt(fd, 0, start));
   const std::string_view magic(reinterpret_cast<const char*>(start.data()),
@@ -79,12 +101,12 @@ absl::StatusOr<qcow2::Header> ReadQcow2Header(int fd, ByteCount size) {
                       {"FORMAT_MISMATCH", {}});
   }
   const absl::StatusOr<std::size_t> wanted = qcow2::HeaderBytesWanted(start);
-  if (!wanted.ok()) return AsApi(wanted.status());
+  if (!wanted.ok()) return FormatError(wanted.status(), spec);
   std::vector<std::byte> bytes(std::min<uint64_t>(*wanted, size.value));
   RETURN_IF_ERROR(ReadAt(fd, 0, bytes));
   absl::StatusOr<qcow2::ParsedHeader> parsed =
       qcow2::ParseHeader(bytes, size, qcow2::Access::kRead);
-  if (!parsed.ok()) return AsApi(parsed.status());
+  if (!parsed.ok()) return FormatError(parsed.status(), spec);
   return std::move(parsed->header);
 }
 
@@ -108,30 +130,22 @@ Qcow2Info InfoOf(const qcow2::Header& header) {
 absl::Status DescribeImage(int fd, ByteCount size, const ImageSpec& spec, ImageInfo& info) {
   info.virtual_size = size;
   if (spec.format == ImageFormat::kRaw) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const qcow2::Header header, ReadQcow2Header(fd, size));
+  ASSIGN_OR_RETURN(const qcow2::Header header, ReadQcow2Header(fd, size, spec));
   info.virtual_size.value = header.size;
   info.qcow2 = InfoOf(header);
   return absl::OkStatus();
 }
 
 absl::StatusOr<qcow2::NewImageLayout> LayoutOf(const ImageBuild& build) {
-  qcow2::CreateOptions options;
-  options.size = build.size.value;
-  options.version = build.qcow2.version;
-  options.cluster_bits = build.qcow2.cluster_bits;
-  options.refcount_order = build.qcow2.refcount_order;
-  options.extended_l2 = build.qcow2.extended_l2;
-  options.lazy_refcounts = build.qcow2.lazy_refcounts;
-  options.compression = build.qcow2.compression == ImageCompression::kZstd
-                            ? qcow2::Compression::kZstd
-                            : qcow2::Compression::kDeflate;
-  options.preallocate_metadata = build.preallocation != Preallocation::kOff;
-  if (!build.spec.backing.empty()) {
-    const ImageSpec& below = build.spec.backing.front();
-    options.backing_file = below.file_name;
-    options.backing_format = below.format == ImageFormat::kRaw ? "raw" : "qcow2";
-  }
-  return qcow2::NewImageLayout::Plan(options);
+  return qcow2::NewImageLayout::Plan(OptionsOf(build));
+}
+
+absl::StatusOr<MeasuredImage> MeasureImage(const ImageBuild& build, ByteCount allocated) {
+  if (build.spec.format == ImageFormat::kRaw) return MeasuredImage{build.size, build.size};
+  const absl::StatusOr<qcow2::ImageBytes> bytes =
+      qcow2::Measure(OptionsOf(build), allocated.value >> build.qcow2.cluster_bits);
+  if (!bytes.ok()) return WithReason(bytes.status(), {"FIELD_INVALID", {{"field", "qcow2"}}});
+  return MeasuredImage{ByteCount{bytes->required}, ByteCount{bytes->fully_allocated}};
 }
 
 absl::Status CheckImportable(const qcow2::Header& header, const ImageBuild& build) {
@@ -167,12 +181,11 @@ absl::Status CheckImportable(const qcow2::Header& header, const ImageBuild& buil
   }
   const std::string& file_name = build.spec.backing.front().file_name;
   if (build.move && name != file_name) {
-    return WithReason(
-        absl::InvalidArgumentError(absl::StrCat(
-            "the file names '", name, "' as its backing file, and the file of ",
-            build.spec.backing.front().name, " is '", file_name,
-            "'; a file that is moved is not rewritten: import a copy")),
-        {"FIELD_INVALID", {{"field", "source_file"}}});
+    return WithReason(absl::InvalidArgumentError(absl::StrCat(
+                          "the file names '", name, "' as its backing file, and the file of ",
+                          build.spec.backing.front().name, " is '", file_name,
+                          "'; a file that is moved is not rewritten: import a copy")),
+                      {"FIELD_INVALID", {{"field", "source_file"}}});
   }
   return absl::OkStatus();
 }
@@ -181,7 +194,7 @@ absl::Status WriteBackingName(int fd, const ImageSpec& spec) {
   const off_t size = lseek(fd, 0, SEEK_END);
   if (size < 0) return io::ErrnoStatus(errno, "seek");
   ASSIGN_OR_RETURN(qcow2::Header header,
-                   ReadQcow2Header(fd, ByteCount{static_cast<uint64_t>(size)}));
+                   ReadQcow2Header(fd, ByteCount{static_cast<uint64_t>(size)}, spec));
   if (spec.backing.empty()) return absl::OkStatus();
   const ImageSpec& below = spec.backing.front();
   const std::string format = below.format == ImageFormat::kRaw ? "raw" : "qcow2";

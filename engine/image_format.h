@@ -17,7 +17,10 @@ namespace gabion::engine {
 // FORMAT_MISMATCH: that is no qcow2 file; kFailedPrecondition FEATURE_UNSUPPORTED: it needs
 // something that Gabion does not have, which the metadata `feature` names; kDataLoss IMAGE_CORRUPT:
 // its header makes no sense.
-absl::StatusOr<qcow2::Header> ReadQcow2Header(int fd, ByteCount size);
+absl::StatusOr<qcow2::Header> ReadQcow2Header(int fd, ByteCount size, const ImageSpec& spec);
+
+// What the format's own errors are to callers: FEATURE_UNSUPPORTED, IMAGE_CORRUPT.
+absl::Status FormatError(const absl::Status& status, const ImageSpec& spec);
 
 // What it says, for people.
 Qcow2Info InfoOf(const qcow2::Header& header);

@@ -45,10 +45,10 @@ struct Qcow2Layout {
 // What a qcow2 file says of itself.
 struct Qcow2Info {
   Qcow2Layout layout;
-  bool dirty = false;         // was not closed; refcounts are rebuilt when it is opened for writing
-  bool corrupt = false;       // can be read only, until it is repaired
-  std::string backing_file;   // as it is written in the file; empty if there is none
-  uint32_t snapshots = 0;     // internal ones
+  bool dirty = false;        // was not closed; refcounts are rebuilt when it is opened for writing
+  bool corrupt = false;      // can be read only, until it is repaired
+  std::string backing_file;  // as it is written in the file; empty if there is none
+  uint32_t snapshots = 0;    // internal ones
 };
 
 // Which file it is, while it exists.
@@ -60,17 +60,17 @@ struct FileId {
 
 struct ImageInfo {
   ByteCount virtual_size;
-  ByteCount allocated;  // on disk
-  FileId file = {};     // told by StatImage() and StatImages()
+  ByteCount allocated;                            // on disk
+  FileId file = {};                               // told by StatImage() and StatImages()
   std::optional<Qcow2Info> qcow2 = std::nullopt;  // of a qcow2 image, by the same
 };
 
 // What is done, before the image is used, about the parts of its file that hold no data.
 enum class Preallocation {
-  kOff,     // nothing: they are holes
+  kOff,       // nothing: they are holes
   kMetadata,  // qcow2: tables refer to all clusters, which are holes
-  kFalloc,  // space is reserved; where the file system cannot, as kFull
-  kFull,    // zeros are written
+  kFalloc,    // space is reserved; where the file system cannot, as kFull
+  kFull,      // zeros are written
 };
 
 // How an image's file is made: new, or from a file of the same pool. A new image with `backing`
