@@ -126,6 +126,7 @@ v1::ServerInfo FactsOf(const Config& config) {
   limits.set_max_inflight_bytes(config.max_inflight_bytes);
   limits.mutable_handshake_timeout()->set_seconds(config.handshake_timeout_s);
   limits.set_max_inspect_bytes(kMaxInspectBytes);
+  limits.set_max_exports(config.max_exports);
   return facts;
 }
 
@@ -133,6 +134,7 @@ DomainOptions DomainOptionsOf(const Config& config) {
   DomainOptions options;
   options.pools = {{"pools/default", absl::StrCat(config.data_dir, "/images")}};
   options.exports.max_connections = config.max_connections_per_export;
+  options.exports.max_exports = config.max_exports;
   options.facts = FactsOf(config);
   return options;
 }

@@ -90,6 +90,7 @@ class BuildJob final : public ImageJob {
     image.set_virtual_size_bytes(info->virtual_size.value);
     image.set_observed_generation(image.generation());
     image.clear_operation();
+    NoteTransition(kReady, true, image.mutable_conditions());
     JobOutcome outcome;
     outcome.steps.push_back(records_.Saving(image, row.revision));
     outcome.response.PackFrom(TellImage(image, info, context_.index, context_.conditions));

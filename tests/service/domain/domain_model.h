@@ -115,7 +115,7 @@ class DomainModel {
     }
     const auto image = images.find(asked.source);
     if (image == images.end()) return "RESOURCE_NOT_FOUND";
-    if (image->second.deleted) return "IMAGE_NOT_ACTIVE";
+    if (image->second.deleted) return "IMAGE_DELETED";
     exports[name] = asked;
     return "";
   }
