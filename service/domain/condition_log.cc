@@ -9,14 +9,15 @@ namespace gabion::service {
 
 using google::protobuf::Timestamp;
 
-void NoteTransition(std::string_view type, bool satisfied, Conditions* stored) {
+void NoteTransition(std::string_view type, bool satisfied, const Timestamp& time,
+                    Conditions* stored) {
   const auto found = std::find_if(stored->begin(), stored->end(),
                                   [&](const v1::Condition& one) { return one.type() == type; });
   if (found != stored->end() && found->satisfied() == satisfied) return;
   v1::Condition& condition = found != stored->end() ? *found : *stored->Add();
   condition.set_type(std::string(type));
   condition.set_satisfied(satisfied);
-  *condition.mutable_last_transition_time() = Now();
+  *condition.mutable_last_transition_time() = time;
 }
 
 std::optional<Timestamp> TransitionOf(std::string_view type, bool satisfied,
@@ -52,7 +53,10 @@ Timestamp ConditionLog::SinceWhen(const std::string& uid, const Fact& fact) {
     return entries_.emplace(key, Entry{false, since}).first->second.since;
   }
   Entry& entry = found->second;
-  if (entry.satisfied != fact.satisfied) entry = {fact.satisfied, Now()};
+  if (entry.satisfied != fact.satisfied) {
+    const bool known = fact.satisfied && entry.since < fact.not_before;
+    entry = {fact.satisfied, known ? fact.not_before : Now()};
+  }
   if (fact.since.has_value()) entry.since = *fact.since;
   if (fact.satisfied && entry.since < fact.not_before) entry.since = fact.not_before;
   return entry.since;

@@ -16,9 +16,10 @@ namespace gabion::service {
 
 using Conditions = google::protobuf::RepeatedPtrField<v1::Condition>;
 
-// In the `conditions` of a row: that the service itself has made `type` satisfied or not, now,
-// unless it says so already. Other conditions of rows there are none.
-void NoteTransition(std::string_view type, bool satisfied, Conditions* stored);
+// In the `conditions` of a row, which has no others: that the service itself has made `type`
+// satisfied or not, at `time`, unless it says so already.
+void NoteTransition(std::string_view type, bool satisfied, const google::protobuf::Timestamp& time,
+                    Conditions* stored);
 // When it was made that; nothing if the row does not say, or says the opposite.
 std::optional<google::protobuf::Timestamp> TransitionOf(std::string_view type, bool satisfied,
                                                         const Conditions& stored);

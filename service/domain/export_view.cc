@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "service/domain/export_spec.h"
+#include "service/domain/identity.h"
 #include "service/domain/image_view.h"
 #include "service/errors.h"
 #include "service/etag.h"
@@ -69,7 +70,7 @@ void NoteServed(v1::Export* row) {
   const bool ready = row->state() == v1::Export::STATE_ACTIVE && row->enabled();
   // Until it is noted, it has been Ready since it was created.
   if (ready && row->conditions().empty()) return;
-  NoteTransition(kReady, ready, row->mutable_conditions());
+  NoteTransition(kReady, ready, Now(), row->mutable_conditions());
 }
 
 v1::Export TellExport(v1::Export row, const absl::StatusOr<engine::ExportState>& state,

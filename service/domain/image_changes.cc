@@ -189,7 +189,7 @@ absl::StatusOr<std::string> ImageManager::Purge(const StoredImage& stored, const
       const std::string operation,
       context_.operations.Begin(call, v1::JobMetadata::KIND_DELETE, image.name(), job, &steps));
   image.set_state(v1::Image::STATE_DELETING);
-  NoteTransition(kReady, false, image.mutable_conditions());
+  NoteTransition(kReady, false, Now(), image.mutable_conditions());
   image.clear_state_error();
   image.set_operation(operation);
   steps.push_back(records_.Saving(image, stored.revision));
@@ -203,10 +203,11 @@ absl::StatusOr<Operation> ImageManager::Bury(const StoredImage& stored,
                                              const Call& call) {
   if (call.validate_only) return Unnamed(google::protobuf::Empty());
   v1::Image image = stored.resource;
-  if (!image.has_delete_time()) *image.mutable_delete_time() = Now();
-  NoteTransition(kReady, false, image.mutable_conditions());
-  NoteTransition(kDeleted, true, image.mutable_conditions());
-  *image.mutable_purge_time() = Now() + request.retention();
+  const google::protobuf::Timestamp now = Now();
+  if (!image.has_delete_time()) *image.mutable_delete_time() = now;
+  NoteTransition(kReady, false, now, image.mutable_conditions());
+  NoteTransition(kDeleted, true, now, image.mutable_conditions());
+  *image.mutable_purge_time() = now + request.retention();
   std::vector<Mutation> steps;
   const Operation operation = OperationManager::AddDone(
       call, v1::JobMetadata::KIND_DELETE, image.name(), google::protobuf::Empty(), &steps);
@@ -231,9 +232,10 @@ absl::StatusOr<Operation> ImageManager::Undelete(const v1::UndeleteImageRequest&
   v1::Image image = stored.resource;
   image.clear_delete_time();
   image.clear_purge_time();
-  NoteTransition(kDeleted, false, image.mutable_conditions());
+  const google::protobuf::Timestamp now = Now();
+  NoteTransition(kDeleted, false, now, image.mutable_conditions());
   if (image.state() == v1::Image::STATE_ACTIVE) {
-    NoteTransition(kReady, true, image.mutable_conditions());
+    NoteTransition(kReady, true, now, image.mutable_conditions());
   }
   const v1::Image told = ShowOne(image);
   if (call.validate_only) return Unnamed(told);
