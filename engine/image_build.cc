@@ -40,6 +40,9 @@ struct Source {
 
 absl::Status CheckMovable(const struct stat& details, const ImageBuild& build, int fd) {
   if (!build.move) return absl::OkStatus();
+  if (build.preallocation != Preallocation::kOff) {
+    return absl::InvalidArgumentError("a file that is moved is not preallocated");
+  }
   if (!S_ISREG(details.st_mode)) {
     return absl::InvalidArgumentError("only a regular file can be moved; import a copy of it");
   }
@@ -146,9 +149,7 @@ absl::Status CheckSpace(const io::Directory& pool, const ImageBuild& build, cons
 
 absl::Status CheckSource(const io::Directory& pool, const ImageBuild& build, const Source& source) {
   RETURN_IF_ERROR(CheckNameIsFree(pool, build));
-  if (!build.move) return CheckSpace(pool, build, source);
-  if (build.preallocation == Preallocation::kOff) return absl::OkStatus();
-  return absl::InvalidArgumentError("a file that is moved is not preallocated");
+  return build.move ? absl::OkStatus() : CheckSpace(pool, build, source);
 }
 
 // Gives the source the image's identity and name.

@@ -56,6 +56,9 @@ class ExportManager {
   // A client has left: an export that is being deleted may be done.
   void ClientLeft(const std::string& name);
 
+  // Reads which exports there are: an image is in use from here on. Call once, before the images
+  // are recovered.
+  absl::Status Load();
   // Serves everything again, and finishes or undoes what the last run left unfinished. Call once,
   // before any other call, when the images are recovered.
   absl::Status Recover();

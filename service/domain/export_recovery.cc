@@ -9,10 +9,11 @@
 
 namespace gabion::service {
 
+absl::Status ExportManager::Load() {
+  return records_.ForEach([&](const StoredExport& stored) { return TakeNames(stored.resource); });
+}
+
 absl::Status ExportManager::Recover() {
-  // All of them first: an image is in use from here on.
-  RETURN_IF_ERROR(
-      records_.ForEach([&](const StoredExport& stored) { return TakeNames(stored.resource); }));
   RETURN_IF_ERROR(records_.ForEach([&](const StoredExport& stored) { return RecoverOne(stored); }));
   return ClearStrays();
 }

@@ -20,7 +20,7 @@ bool IsServed(const v1::Export& exported) {
 // `stored`: what the row says of its own conditions.
 void TellConditions(const engine::ExportState* state, const Conditions& stored,
                     v1::Export* exported, ConditionLog& log) {
-  const auto tell = [&](ConditionLog::Fact fact) {
+  const auto tell = [&](const ConditionLog::Fact& fact) {
     log.Tell(exported->uid(), exported->generation(), fact, exported->mutable_conditions());
   };
   const bool ready = exported->state() == v1::Export::STATE_ACTIVE;

@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/base/status_macros.h"
-#include "gabion/v1/export.pb.h"
 #include "service/domain/await.h"
 #include "service/domain/identity.h"
 #include "service/domain/image_file.h"
@@ -15,22 +14,6 @@
 #include "service/domain/image_view.h"
 
 namespace gabion::service {
-
-namespace {
-
-// Adds that the exports of an image have another size. While the images are recovered, only the
-// rows say which these are.
-absl::Status AddTouches(MetadataStore& store, const std::string& image,
-                        std::vector<Mutation>* steps) {
-  const Records<v1::Export> exports(store, kExports, kExportType);
-  return exports.ForEach([&](const Stored<v1::Export>& stored) {
-    const v1::Export& exported = stored.resource;
-    if (exported.source() == image) steps->push_back(Touch(kExports, exported.name()));
-    return absl::OkStatus();
-  });
-}
-
-}  // namespace
 
 absl::Status ImageManager::Recover() {
   RETURN_IF_ERROR(records_.ForEach([&](const StoredImage& stored) { return RecoverOne(stored); }));
@@ -71,7 +54,9 @@ absl::Status ImageManager::RecoverGrowth(const StoredImage& stored,
   std::vector<Mutation> steps = {Intents::Removing(image.name())};
   if (grown.ok()) {
     image.set_observed_generation(image.generation());
-    RETURN_IF_ERROR(AddTouches(context_.store, image.name(), &steps));
+    for (const std::string& exported : context_.index.ExportsOf(image.name())) {
+      steps.push_back(Touch(kExports, exported));  // it has another size for new clients
+    }
     const v1::Image told = TellImage(image, grown, context_.index, context_.conditions);
     RETURN_IF_ERROR(context_.requests.Answer(intent.request(), told, &steps));
   } else {

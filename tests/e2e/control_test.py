@@ -325,7 +325,7 @@ class ImportTest(harness.GabionTestCase):
     def test_a_size_that_is_not_the_files(self):
         self.put("sized.raw", size=1000)
         error = self.daemon.refusal("ImageService/ImportImage",
-                                    self.import_request("sized", "sized.raw", image={"virtualSizeBytes": "1001"}))
+                                    self.import_request("sized", "sized.raw", image={"virtualSizeBytes": "1001"}, move=True))
         self.assertEqual((error.code, error.reason), ("INVALID_ARGUMENT", "SIZE_MISMATCH"))
         self.imported(self.import_request("sized", "sized.raw", image={"virtualSizeBytes": "1000"}, move=True))
 

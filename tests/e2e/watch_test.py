@@ -1,5 +1,6 @@
 """Watch streams as gabionctl shows them."""
 
+import os
 import time
 
 import harness
@@ -41,6 +42,21 @@ class WatchTest(harness.GabionTestCase):
                          len(self.daemon.call("Operations/ListOperations", {"pageSize": 1000})["operations"]))
         self.assertGreater(follower.revision, 0)
         harness.hang_up(handle)
+
+    def test_what_becomes_of_an_images_file_is_told(self):
+        self.daemon.serve("seen", MiB)
+        path = os.path.join(self.daemon.pool, "seen.raw")
+        follower, _ = self.following(collections=["images"])
+        os.rename(path, path + ".away")
+        missing = follower.until(put("images/seen", state="STATE_UNAVAILABLE"))[-1]["image"]
+        self.assertEqual(missing["stateError"]["details"][0]["reason"], "IMAGE_FILE_MISSING")
+        ready = {c["type"]: c for c in missing["conditions"]}["Ready"]
+        self.assertEqual((ready.get("satisfied", False), ready["reason"]), (False, "IMAGE_FILE_MISSING"))
+        harness.write_file(path, size=MiB)  # says of no image to be its own
+        replaced = follower.until(put("images/seen", state="STATE_UNAVAILABLE"))[-1]["image"]
+        self.assertEqual(replaced["stateError"]["details"][0]["reason"], "IMAGE_REPLACED")
+        os.replace(path + ".away", path)
+        follower.until(put("images/seen", state="STATE_ACTIVE"))
 
     def test_what_others_change_is_told(self):
         follower, _ = self.following()

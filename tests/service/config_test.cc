@@ -64,6 +64,7 @@ TEST(ConfigTest, EverySettingCanBeSet) {
                                "--handshake-timeout=7",
                                "--max-connections=5",
                                "--max-connections-per-export=4",
+                               "--max-exports=8",
                                "--max-inflight-requests=9",
                                "--max-inflight-bytes-per-connection=40MiB",
                                "--max-inflight-bytes=2GiB",
@@ -82,6 +83,7 @@ TEST(ConfigTest, EverySettingCanBeSet) {
   EXPECT_EQ(config.handshake_timeout_s, 7u);
   EXPECT_EQ(config.max_connections, 5u);
   EXPECT_EQ(config.max_connections_per_export, 4u);
+  EXPECT_EQ(config.max_exports, 8u);
   EXPECT_EQ(config.max_inflight_requests, 9u);
   EXPECT_EQ(config.max_inflight_bytes_per_connection, 40u << 20);
   EXPECT_EQ(config.max_inflight_bytes, uint64_t{2} << 30);

@@ -254,6 +254,10 @@ absl::StatusOr<ExportState> FakeEngine::State(const Export& exported) const {
   state.effective = std::get<block::EffectiveBlockSizes>(sizes);
   state.connection_count = static_cast<uint32_t>(exported.connections.size());
   state.generation = exported.spec.generation;
+  for (const ConnectionState& connection : exported.connections) {
+    const uint32_t told = connection.minimum_bytes;  // 0: the test does not care
+    if (told != 0 && told != state.effective.minimum.bytes) state.sizes_propagated = false;
+  }
   return state;
 }
 

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include "grpcpp/client_context.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
+#include "tests/service/api/wire.h"
 #include "tests/service/temp_dir.h"
 
 extern char** environ;
@@ -142,6 +144,29 @@ TEST_F(GabiondTest, ServesFromAFreshDirectoryAndEndsOnSigterm) {
   EXPECT_NE(daemon.AwaitLine("\"stopped\""), "");
   EXPECT_EQ(daemon.Wait(), 0);
   EXPECT_FALSE(std::filesystem::exists(dir_ / "d/gabiond.sock"));
+}
+
+// What libprotobuf says of it is a line of the log like any other, and only for who asks for all.
+TEST_F(GabiondTest, TextThatIsNotUtf8LeavesTheLogWhatItIs) {
+  for (const bool debug : {false, true}) {
+    std::vector<std::string> arguments = arguments_;
+    if (debug) arguments.push_back("--log-level=debug");
+    Daemon daemon(arguments);
+    ASSERT_NE(daemon.AwaitLine("\"listening\""), "");
+    const std::string name = "\x0a\x02\xff\xfe";  // field 1, two bytes
+    const WireAnswer answer =
+        CallOnWire(*Channel(), "gabion.v1.ImageService/GetImage", name, /*most=*/10);
+    EXPECT_FALSE(answer.status.ok());
+    daemon.Signal(SIGTERM);
+    std::istringstream rest(daemon.Rest());
+    EXPECT_EQ(daemon.Wait(), 0);
+    int said = 0;
+    for (std::string line; std::getline(rest, line);) {
+      EXPECT_TRUE(line.starts_with('{')) << line;
+      said += line.find("\"protobuf\"") != std::string::npos ? 1 : 0;
+    }
+    EXPECT_EQ(said > 0, debug);
+  }
 }
 
 TEST_F(GabiondTest, WhatWasAcknowledgedIsServedAgainAfterKill) {

@@ -58,6 +58,29 @@ TEST_F(DomainViewsTest, EachIsWhatGetTells) {
   EXPECT_EQ(views[4]->pool().name(), "pools/default");
 }
 
+TEST_F(DomainViewsTest, ManyAreLookedAtTogether) {
+  std::vector<std::string> names;
+  for (int i = 0; i < 20; ++i) {
+    const std::string id = "x" + std::to_string(i);
+    ASSERT_TRUE(CreateImage(id, 4096 + i).ok());
+    ASSERT_TRUE(CreateExport(id, "images/" + id).ok());
+    names.push_back("images/" + id);
+    names.push_back("exports/" + id);
+    names.push_back("images/none");
+  }
+  const int images = engine_->calls("StatImages");
+  const int exports = engine_->calls("GetExports");
+  const auto views = views_.View(names);
+  EXPECT_EQ(engine_->calls("StatImages"), images + 1);
+  EXPECT_EQ(engine_->calls("GetExports"), exports + 1);
+  ASSERT_EQ(views.size(), names.size());
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(views[3 * i]->image().virtual_size_bytes(), 4096u + i);
+    EXPECT_EQ(views[3 * i + 1]->export_().name(), names[3 * i + 1]);
+    EXPECT_TRUE(absl::IsNotFound(views[3 * i + 2].status()));
+  }
+}
+
 TEST_F(DomainViewsTest, WhatIsNotThereIsNotFound) {
   const std::vector<std::string> names = {"exports/e/connections/8",
                                           "exports/f/connections/7",

@@ -7,6 +7,7 @@
 
 #include "google/protobuf/util/time_util.h"
 #include "service/domain/connection_manager.h"
+#include "service/domain/identity.h"
 #include "tests/service/domain/fixture.h"
 #include "tests/service/violations_of.h"
 
@@ -254,6 +255,26 @@ TEST_F(ExportManagerTest, ConditionsSayWhatIsSoAndSinceWhen) {
   EXPECT_LT(hidden.last_transition_time(), back.last_transition_time());
   Restart();
   EXPECT_EQ(ready().last_transition_time(), back.last_transition_time());
+}
+
+TEST_F(ExportManagerTest, ConditionThatClientsKeepUpEndsWhenTheLastOfThemLeaves) {
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  const auto propagated = [&] {
+    const v1::Export exported = GetExport("exports/e");
+    EXPECT_EQ(exported.conditions(1).type(), "BlockSizesPropagated");
+    return exported.conditions(1);
+  };
+  EXPECT_TRUE(propagated().satisfied());
+  engine_->AddConnection("exports/e", {.id = 7, .minimum_bytes = 512});
+  EXPECT_FALSE(propagated().satisfied());
+  EXPECT_EQ(propagated().reason(), "OldConnections");
+  const int looks = engine_->calls("GetExports");
+  engine_->RemoveConnection("exports/e", 7);
+  engine_->AwaitCalls("GetExports", looks + 1);  // somebody looks without being asked
+  domain_->Stop();                               // and has seen it
+  const google::protobuf::Timestamp before_the_call = Now();
+  EXPECT_TRUE(propagated().satisfied());
+  EXPECT_LE(propagated().last_transition_time(), before_the_call);
 }
 
 TEST_F(ExportManagerTest, UpdateWhoseEndCouldNotBeWrittenLeavesNothingBehind) {

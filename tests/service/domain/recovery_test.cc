@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 
+#include "gabion/store/v1/records.pb.h"
 #include "tests/service/domain/fixture.h"
 
 namespace gabion::service {
@@ -45,6 +46,27 @@ TEST_F(RecoveryTest, CreationWhoseNameAForeignFileHasTakenIsForgotten) {
   RestartAlive();
   EXPECT_EQ(ReasonIn(domain_->images().Get("images/a").status()), "RESOURCE_NOT_FOUND");
   EXPECT_EQ(files_.Get("a.raw").bytes, "precious");
+}
+
+TEST_F(RecoveryTest, GrowthThatWasCutOffIsAnsweredWithTheImageAsGetTellsIt) {
+  auto image = CreateImage("a");
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  DieAfter(2);  // the row is written and the file has grown, nobody is told
+  v1::UpdateImageRequest growth;
+  growth.mutable_image()->set_name("images/a");
+  growth.mutable_image()->set_virtual_size_bytes(8192);
+  Call call;
+  call.request = "Update/of-the-test";
+  EXPECT_FALSE(domain_->images().Update(growth, call).ok());
+  RestartAlive();
+  const absl::StatusOr<Row> row = kept_->Get("requests", call.request);
+  ASSERT_TRUE(row.ok()) << row.status();
+  store::v1::Request request;
+  ASSERT_TRUE(request.ParseFromString(row->value));
+  v1::Image told;
+  ASSERT_TRUE(request.response().UnpackTo(&told));
+  EXPECT_EQ(told.DebugString(), domain_->images().Get("images/a")->DebugString());
+  EXPECT_THAT(told.dependents(), testing::ElementsAre("exports/e"));
 }
 
 TEST_F(RecoveryTest, ExportOfALockedImageFailsAndIsServedOnceTheLockIsGone) {
