@@ -4,6 +4,14 @@
 
 namespace gabion::service {
 
+ConditionLog::ConditionLog(ConditionLog& other, const std::string& uid) {
+  const std::lock_guard lock(other.mutex_);
+  for (auto it = other.entries_.lower_bound({uid, std::string()});
+       it != other.entries_.end() && it->first.first == uid; ++it) {
+    entries_.insert(*it);
+  }
+}
+
 void ConditionLog::Tell(const std::string& uid, uint64_t generation, std::string_view type,
                         bool satisfied, std::string_view reason, std::string_view message,
                         const google::protobuf::Timestamp& create_time,

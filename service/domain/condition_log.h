@@ -17,6 +17,10 @@ namespace gabion::service {
 // satisfied is remembered: it costs nothing where all is well. Owned by the domain; any thread.
 class ConditionLog {
  public:
+  ConditionLog() = default;
+  // For a dry run: what `other` knows of `uid` now. What is told to this leaves nothing there.
+  ConditionLog(ConditionLog& other, const std::string& uid);
+
   // Adds to `conditions` of the resource with that uid and generation that `type` is satisfied or
   // not; for one that is not, why. The time is that of the first call since which it is so; for one
   // that was never otherwise, when the resource was created.
