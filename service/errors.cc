@@ -176,6 +176,7 @@ void CompleteDetails(absl::StatusCode code, const google::rpc::ErrorInfo& info,
     detail.set_description(text);
     Put(detail, payloads);
   } else if ((code == kAborted || code == kUnavailable) &&
+             info.reason() != reason::kEtagMismatch.name &&  // time does not help: reading does
              !Has<google::rpc::RetryInfo>(*payloads)) {
     google::rpc::RetryInfo detail;
     detail.mutable_retry_delay()->set_seconds(1);

@@ -19,7 +19,8 @@ namespace gabion::service {
 
 // Builds one error: reason (which decides the code), message, and the details that belong to the
 // code. Every error gets ErrorInfo; ABORTED and UNAVAILABLE also get RetryInfo, of a second unless
-// RetryAfter() says another time. Long texts are cut (see the limits in errors.cc). Any thread.
+// RetryAfter() says another time, but for ETAG_MISMATCH: the same call fails again at any time.
+// Long texts are cut (see the limits in errors.cc). Any thread.
 //
 //   return Error(reason::kImageInUse, "images/a is served by exports/e")
 //       .Metadata("image", "images/a")

@@ -58,6 +58,7 @@ constexpr ErrorReason kAll[] = {
     reason::kOffsetBeyondEnd,
     reason::kRevisionCompacted,
     reason::kPermissionDenied,
+    reason::kRateLimited,
     reason::kDraining,
     reason::kInternal,
 };

@@ -91,7 +91,8 @@ inline constexpr ErrorReason kResourceExists{"RESOURCE_EXISTS", code::kAlreadyEx
 // Metadata: differing-fields.
 inline constexpr ErrorReason kResourceExistsDifferent{"RESOURCE_EXISTS_DIFFERENT",
                                                       code::kAlreadyExists};
-// Metadata: operation, where it has a name.
+// Metadata: operation, where it has a name; resource, if the call has waited for others that change
+// it, for as long as it could.
 inline constexpr ErrorReason kOperationInProgress{"OPERATION_IN_PROGRESS", code::kAborted};
 // Metadata: operation.
 inline constexpr ErrorReason kOperationDone{"OPERATION_DONE", code::kFailedPrecondition};
@@ -102,7 +103,8 @@ inline constexpr ErrorReason kJobInterrupted{"JOB_INTERRUPTED", code::kAborted};
 inline constexpr ErrorReason kTooManyJobs{"TOO_MANY_JOBS", code::kResourceExhausted};
 // The reader of a watch is too slow: go on from the last revision that came. Metadata: revision.
 inline constexpr ErrorReason kWatchLagged{"WATCH_LAGGED", code::kAborted};
-// The resource is not what the caller has seen. Metadata: etag, the current one.
+// The resource is not what the caller has seen. Metadata: etag, the current one; none if there is
+// no such resource.
 inline constexpr ErrorReason kEtagMismatch{"ETAG_MISMATCH", code::kAborted};
 // The stored state changed under the call: read again.
 inline constexpr ErrorReason kConcurrentUpdate{"CONCURRENT_UPDATE", code::kAborted};
@@ -112,6 +114,8 @@ inline constexpr ErrorReason kRevisionCompacted{"REVISION_COMPACTED", code::kOut
 
 // The daemon.
 inline constexpr ErrorReason kPermissionDenied{"PERMISSION_DENIED", code::kPermissionDenied};
+// Too many calls wait for a thread. Metadata: limit.
+inline constexpr ErrorReason kRateLimited{"RATE_LIMITED", code::kResourceExhausted};
 inline constexpr ErrorReason kDraining{"DRAINING", code::kUnavailable};
 inline constexpr ErrorReason kInternal{"INTERNAL", code::kInternal};
 }  // namespace reason

@@ -14,6 +14,22 @@ namespace gabion::service {
 
 using google::protobuf::Message;
 
+namespace {
+
+constexpr std::chrono::seconds kTryAgainAfter{1};
+
+// A deadline of gRPC, which knows the clock on the wall only.
+Patience::Clock::time_point PatientUntil(std::chrono::system_clock::time_point deadline) {
+  const auto now = std::chrono::system_clock::now();
+  auto wait = std::chrono::duration_cast<Patience::Clock::duration>(kLongestPatience);
+  if (deadline < now + kLongestPatience + kAnswerBefore) {
+    wait = std::chrono::duration_cast<Patience::Clock::duration>(deadline - now - kAnswerBefore);
+  }
+  return Patience::Clock::now() + wait;
+}
+
+}  // namespace
+
 Calls::UnderWay::UnderWay(Calls& calls) : calls_(calls) {
   const std::lock_guard lock(calls_.mutex_);
   ++calls_.under_way_;
@@ -28,6 +44,35 @@ void Calls::Close(std::chrono::milliseconds longest) {
   closed_.store(true, std::memory_order_release);
   std::unique_lock lock(mutex_);
   idle_.wait_for(lock, longest, [this] { return under_way_ == 0; });
+}
+
+absl::Status Calls::Begin(Executor::Lane lane, Executor::Work work) {
+  switch (executor_.Offer(lane, std::move(work))) {
+    case Executor::Taken::kYes:
+      return absl::OkStatus();
+    case Executor::Taken::kStopped:
+      return Draining();
+    case Executor::Taken::kFull:
+      break;
+  }
+  const std::string limit = absl::StrCat(executor_.longest_queue());
+  return Error(reason::kRateLimited, absl::StrCat("There are ", limit, " calls waiting already."))
+      .Metadata("limit", limit)
+      .Quota("calls", "Make fewer calls at a time.")
+      .RetryAfter(kTryAgainAfter);
+}
+
+absl::Status Calls::GoOn(Executor::Work work) {
+  return executor_.Run(std::move(work)) ? absl::OkStatus() : Draining();
+}
+
+UnaryReactor::UnaryReactor(Calls& calls, std::chrono::system_clock::time_point deadline)
+    : under_way_(calls), calls_(calls), until_(PatientUntil(deadline)) {}
+
+// Also when the deadline has passed.
+void UnaryReactor::OnCancel() {
+  gone_.store(true, std::memory_order_release);
+  calls_.requests().LookAgain();
 }
 
 grpc::Status Calls::Result(std::string_view method, const absl::Status& status) {
@@ -52,9 +97,16 @@ absl::StatusOr<bool> Calls::Repeat(const Call& call, Message* response) {
       if (earlier->response().UnpackTo(response)) return true;
       return absl::InternalError("A stored answer is of another type than its method's.");
     case store::v1::Request::kOperation: {
-      ASSIGN_OR_RETURN(const google::longrunning::Operation operation,
-                       operations_.Get(earlier->operation()));
-      response->CopyFrom(operation);
+      const absl::StatusOr<google::longrunning::Operation> operation =
+          operations_.Get(earlier->operation());
+      if (operation.ok()) {
+        response->CopyFrom(*operation);
+        return true;
+      }
+      if (!absl::IsNotFound(operation.status())) return operation.status();
+      ASSIGN_OR_RETURN(const auto deleted, requests_.Deleted(earlier->operation()));
+      if (!deleted.has_value()) return operation.status();
+      response->CopyFrom(*deleted);
       return true;
     }
     case store::v1::Request::ANSWER_NOT_SET:

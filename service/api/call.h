@@ -29,6 +29,11 @@
 
 namespace gabion::service {
 
+// A call answers this long before its deadline, if it waits until then, to be in time.
+inline constexpr std::chrono::milliseconds kAnswerBefore{200};
+// How long a call waits for others at most.
+inline constexpr std::chrono::seconds kLongestPatience{60};
+
 // Where calls run, and whether they may. Owned by the program, outlives the gRPC server; any
 // thread.
 class Calls {
@@ -37,8 +42,13 @@ class Calls {
   Calls(Executor& executor, Logger& logger, RequestLog& requests, OperationManager& operations)
       : executor_(executor), logger_(logger), requests_(requests), operations_(operations) {}
 
-  Executor& executor() { return executor_; }
   RequestLog& requests() { return requests_; }
+
+  // Runs the work of a new call on the executor. RESOURCE_EXHAUSTED RATE_LIMITED: too much waits
+  // there; UNAVAILABLE DRAINING: it has been stopped.
+  absl::Status Begin(Executor::Lane lane, Executor::Work work);
+  // More work of a call that has begun. UNAVAILABLE DRAINING.
+  absl::Status GoOn(Executor::Work work);
 
   // From now on calls that change something are refused.
   void Drain() { draining_.store(true, std::memory_order_release); }
@@ -83,12 +93,23 @@ class Calls {
 // Finishes one unary call. Owned by itself, until gRPC has done with it.
 class UnaryReactor final : public grpc::ServerUnaryReactor {
  public:
-  explicit UnaryReactor(Calls& calls) : under_way_(calls) {}
+  UnaryReactor(Calls& calls, std::chrono::system_clock::time_point deadline);
+  // For the work of the call.
+  Patience patience() const { return {until_, &gone_}; }
+  void OnCancel() override;
   void OnDone() override { delete this; }
 
  private:
   const Calls::UnderWay under_way_;
+  Calls& calls_;
+  const Patience::Clock::time_point until_;
+  std::atomic<bool> gone_ = false;
 };
+
+// What has a request_id changes resources, and may wait for others that do.
+inline Executor::Lane LaneOf(const Method& method) {
+  return method.request_id == nullptr ? Executor::Lane::kReads : Executor::Lane::kChanges;
+}
 
 // A request of `method` that has been copied, cleared of what callers may not set, and checked;
 // `call` is what the domain needs to know of it.
@@ -104,15 +125,17 @@ void Trim(const ReadMask& mask, google::protobuf::Message* response);
 // id, does the work. Blocks; on the executor.
 template <typename Request, typename Response, typename Work>
 absl::Status Do(Calls& calls, const Method& method, const Request& request, Response* response,
-                Work& work) {
+                Work& work, const Patience& patience = {}) {
   if (method.changes && calls.draining()) return Draining();
   Request checked = request;
   Call call;
+  call.patience = patience;
   RETURN_IF_ERROR(Prepare(method, &checked, &call));
   ASSIGN_OR_RETURN(const std::optional<ReadMask> mask, ReadMaskOf(method, checked));
   std::optional<ResourceLocks::Guard> alone;  // among the calls with this request id
   if (!call.request.empty()) {
-    alone.emplace(calls.requests().Enter(call));
+    ASSIGN_OR_RETURN(ResourceLocks::Guard entered, calls.requests().Enter(call));
+    alone.emplace(std::move(entered));
     ASSIGN_OR_RETURN(const bool repeated, calls.Repeat(call, response));
     if (repeated) return absl::OkStatus();
   }
@@ -136,14 +159,16 @@ grpc::ServerUnaryReactor* Answer(Calls& calls, std::string_view full_name,
     refused->Finish(calls.Result(method.name, Draining()));
     return refused;
   }
-  auto* const reactor = new UnaryReactor(calls);
+  auto* const reactor = new UnaryReactor(calls, context->deadline());
   // `context`, `request` and `response` live until the reactor is finished.
-  const bool runs = calls.executor().Run(
+  const absl::Status runs = calls.Begin(
+      LaneOf(method),
       [&calls, &method, context, request, response, reactor, work = std::move(work)]() mutable {
         if (context->IsCancelled()) return reactor->Finish(grpc::Status::CANCELLED);
-        reactor->Finish(calls.Result(method.name, Do(calls, method, *request, response, work)));
+        reactor->Finish(calls.Result(
+            method.name, Do(calls, method, *request, response, work, reactor->patience())));
       });
-  if (!runs) reactor->Finish(calls.Result(method.name, Draining()));
+  if (!runs.ok()) reactor->Finish(calls.Result(method.name, runs));
   return reactor;
 }
 

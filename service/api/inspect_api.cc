@@ -16,7 +16,8 @@ class MapStream final : public grpc::ServerWriteReactor<v1::MapResponse> {
  public:
   MapStream(Calls& calls, Inspector& inspector, const v1::MapRequest& request)
       : under_way_(calls), calls_(calls), inspector_(inspector), request_(request) {
-    PostStep();
+    const absl::Status begins = calls_.Begin(Executor::Lane::kReads, [this] { Step(); });
+    if (!begins.ok()) End(begins);
   }
 
   void OnWriteDone(bool ok) override {
@@ -28,7 +29,8 @@ class MapStream final : public grpc::ServerWriteReactor<v1::MapResponse> {
 
  private:
   void PostStep() {
-    if (!calls_.executor().Run([this] { Step(); })) End(Draining());
+    const absl::Status goes_on = calls_.GoOn([this] { Step(); });
+    if (!goes_on.ok()) End(goes_on);
   }
 
   void Step() {

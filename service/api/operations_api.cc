@@ -18,7 +18,6 @@ namespace {
 
 constexpr std::string_view kWaitMethod = "google.longrunning.Operations.WaitOperation";
 constexpr std::chrono::hours kLongestWait(1);
-constexpr std::chrono::milliseconds kAnswerBefore(200);  // the call's deadline, to be in time
 
 absl::StatusOr<google::protobuf::Empty> EmptyOr(const absl::Status& status) {
   if (!status.ok()) return status;
@@ -65,7 +64,7 @@ class OperationsApi::Wait final : public grpc::ServerUnaryReactor,
         deadline_(context->deadline()),
         response_(response) {}
 
-  // On the executor, or, if that takes nothing more, with the error of that anywhere.
+  // On the executor, or, if that does not take it, with the error of that anywhere.
   void Begin(absl::Status status = absl::OkStatus()) {
     if (status.ok()) status = Arm();
     {
@@ -85,9 +84,8 @@ class OperationsApi::Wait final : public grpc::ServerUnaryReactor,
       why_ = why;
       if (!begun_) return;  // Begin() sees it
     }
-    if (!api_.calls_.executor().Run([self = shared_from_this()] { self->Answer(); })) {
-      Finish(api_.calls_.Result(kWaitMethod, Draining()));
-    }
+    const absl::Status answers = api_.calls_.GoOn([self = shared_from_this()] { self->Answer(); });
+    if (!answers.ok()) Finish(api_.calls_.Result(kWaitMethod, answers));
   }
 
   void OnCancel() override { End(absl::CancelledError("The caller has gone.")); }
@@ -175,7 +173,9 @@ grpc::ServerUnaryReactor* OperationsApi::WaitOperation(grpc::CallbackServerConte
                                                        Operation* response) {
   auto wait = std::make_shared<Wait>(*this, context, request, response);
   const bool added = Add(wait);
-  if (!added || !calls_.executor().Run([wait] { wait->Begin(); })) wait->Begin(Draining());
+  const absl::Status begins =
+      added ? calls_.Begin(Executor::Lane::kReads, [wait] { wait->Begin(); }) : Draining();
+  if (!begins.ok()) wait->Begin(begins);
   return wait.get();
 }
 

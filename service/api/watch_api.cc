@@ -97,9 +97,11 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
   }
 
   void PostStep() {
-    if (!api_.calls_.executor().Run([stream = shared_from_this()] { stream->Step(); })) {
-      End(service::Draining());
-    }
+    const auto step = [stream = shared_from_this()] { stream->Step(); };
+    const bool begins = watch_ == nullptr;
+    const absl::Status posted =
+        begins ? api_.calls_.Begin(Executor::Lane::kReads, step) : api_.calls_.GoOn(step);
+    if (!posted.ok()) End(posted);
   }
 
   void Step() {

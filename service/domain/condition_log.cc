@@ -9,6 +9,14 @@ namespace gabion::service {
 
 using google::protobuf::Timestamp;
 
+ConditionLog::ConditionLog(ConditionLog& other, const std::string& uid) {
+  const std::lock_guard lock(other.mutex_);
+  for (auto it = other.entries_.lower_bound({uid, std::string()});
+       it != other.entries_.end() && it->first.first == uid; ++it) {
+    entries_.insert(*it);
+  }
+}
+
 void NoteTransition(std::string_view type, bool satisfied, const Timestamp& time,
                     Conditions* stored) {
   const auto found = std::find_if(stored->begin(), stored->end(),

@@ -28,6 +28,10 @@ std::optional<google::protobuf::Timestamp> TransitionOf(std::string_view type, b
 // remembered: it costs nothing where all is well. Owned by the domain; any thread.
 class ConditionLog {
  public:
+  ConditionLog() = default;
+  // For a dry run: what `other` knows of `uid` now. What is told to this leaves nothing there.
+  ConditionLog(ConditionLog& other, const std::string& uid);
+
   // What is true of a resource, or is not.
   struct Fact {
     std::string_view type;

@@ -34,13 +34,6 @@ absl::Status BeingDeleted(const v1::Export& exported) {
       .Metadata("operation", exported.operation());
 }
 
-void SetServed(v1::Export* row) {
-  row->set_state(v1::Export::STATE_ACTIVE);
-  row->clear_state_error();
-  row->set_observed_generation(row->generation());
-  NoteServed(row);
-}
-
 v1::CreateExportRequest CreationOf(const v1::UpdateExportRequest& request) {
   v1::CreateExportRequest creation;
   creation.set_export_id(std::string(IdOf(request.export_().name())));
@@ -79,7 +72,8 @@ absl::StatusOr<v1::Export> ExportManager::Update(const v1::UpdateExportRequest& 
   if (!seen.has_value() && !request.allow_missing()) return NotFound(kExportType, name);
   const std::string source =
       seen.has_value() ? seen->resource.source() : request.export_().source();
-  const ResourceLocks::Guard lock = context_.locks.Lock({name}, {source});
+  ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
+                   context_.locks.LockFor(call.patience, {name}, {source}));
   RETURN_IF_ERROR(SettleChange(name));
   ASSIGN_OR_RETURN(const std::optional<StoredExport> before, records_.Find(name));
   if (before.has_value() != seen.has_value()) {
@@ -87,6 +81,10 @@ absl::StatusOr<v1::Export> ExportManager::Update(const v1::UpdateExportRequest& 
                  absl::StrCat(name, " was created or deleted meanwhile."));
   }
   if (before.has_value()) return UpdateExisting(*before, request, call);
+  if (!request.export_().etag().empty()) {
+    return Error(reason::kEtagMismatch,
+                 absl::StrCat("There is no ", name, ", so that it does not have the etag given."));
+  }
   RETURN_IF_ERROR(ValidateResource(request.export_(), "export"));
   ASSIGN_OR_RETURN(v1::Export exported, NewExport(CreationOf(request)));
   return Establish(std::move(exported), call);
@@ -121,7 +119,7 @@ absl::StatusOr<v1::Export> ExportManager::UpdateExisting(const StoredExport& bef
     planned->connection_count = shown.connection_count();
     SetServed(&after);
   }
-  return Tell(after, planned);
+  return TellTrial(after, planned);
 }
 
 absl::StatusOr<v1::Export> ExportManager::Apply(const StoredExport& before, v1::Export after,
@@ -157,7 +155,8 @@ absl::StatusOr<Operation> ExportManager::Delete(const v1::DeleteExportRequest& r
   const std::string& name = request.name();
   std::string operation;
   {
-    const ResourceLocks::Guard lock = context_.locks.Lock({name});
+    ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
+                     context_.locks.LockFor(call.patience, {name}));
     ASSIGN_OR_RETURN(const std::optional<StoredExport> stored, records_.Find(name));
     if (!stored.has_value()) {
       if (!request.allow_missing()) return NotFound(kExportType, name);
@@ -198,7 +197,9 @@ absl::StatusOr<std::string> ExportManager::BeginDrain(const StoredExport& stored
   exported.set_operation(operation);
   NoteServed(&exported);
   steps.push_back(records_.Saving(exported, stored.revision));
-  RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  const absl::Status begun = context_.store.Commit(steps).status();
+  if (!begun.ok()) context_.operations.StartIfBegun(operation);
+  RETURN_IF_ERROR(begun);
   reconciler_.Remove(exported.name());
   return operation;
 }

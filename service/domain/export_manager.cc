@@ -52,6 +52,12 @@ v1::Export ExportManager::Tell(const v1::Export& row, const ExportServing::State
   return TellExport(row, state, serving_.info(), context_.conditions);
 }
 
+v1::Export ExportManager::TellTrial(const v1::Export& row,
+                                    const ExportServing::State& state) const {
+  ConditionLog trial(context_.conditions, row.uid());
+  return TellExport(row, state, serving_.info(), trial);
+}
+
 std::vector<v1::Export> ExportManager::Show(std::vector<v1::Export> rows) const {
   std::vector<std::string> names;
   for (const v1::Export& row : rows) names.push_back(row.name());
@@ -154,8 +160,9 @@ absl::Status ExportManager::TakeNames(const v1::Export& exported) {
 
 absl::StatusOr<v1::Export> ExportManager::Create(const v1::CreateExportRequest& request,
                                                  const Call& call) {
-  const ResourceLocks::Guard lock =
-      context_.locks.Lock({MakeName(kExports, request.export_id())}, {request.export_().source()});
+  const std::string name = MakeName(kExports, request.export_id());
+  ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
+                   context_.locks.LockFor(call.patience, {name}, {request.export_().source()}));
   ASSIGN_OR_RETURN(v1::Export exported, NewExport(request));
   return Establish(std::move(exported), call);
 }
@@ -164,7 +171,8 @@ absl::StatusOr<v1::Export> ExportManager::Establish(v1::Export exported, const C
   if (call.validate_only) {
     const ExportServing::State planned = serving_.Check(exported);
     if (!planned.ok()) return planned.status();
-    return Tell(exported, planned);
+    SetServed(&exported);
+    return TellTrial(exported, planned);
   }
   RETURN_IF_ERROR(TakeNames(exported));
   const std::string name = exported.name();
@@ -193,9 +201,7 @@ absl::StatusOr<v1::Export> ExportManager::Establish(v1::Export exported, const C
     return state.status();
   }
   v1::Export active = creating->resource;
-  active.set_state(v1::Export::STATE_ACTIVE);
-  active.set_observed_generation(active.generation());
-  NoteServed(&active);
+  SetServed(&active);
   absl::StatusOr<v1::Export> told =
       Settle(call.request, active, creating->revision, Tell(active, state));
   if (told.ok()) return told;
@@ -218,7 +224,7 @@ absl::StatusOr<v1::Export> ExportManager::Settle(const std::string& request, con
 // If it cannot be written now how a change ended, the intent stays, and it is tried again.
 absl::Status ExportManager::CommitOrAgain(const std::string& name,
                                           const std::vector<Mutation>& steps) {
-  const absl::Status written = context_.store.Commit(steps).status();
+  absl::Status written = context_.store.Commit(steps).status();
   if (!written.ok()) reconciler_.AddFailed(name);
   return written;
 }
@@ -249,12 +255,12 @@ absl::Status ExportManager::CheckExists(const std::string& name) const {
   return records_.Get(name).status();
 }
 
-absl::StatusOr<std::string> ExportManager::ServedImage(const std::string& name) const {
+absl::StatusOr<v1::Export> ExportManager::ServedRow(const std::string& name) const {
   ASSIGN_OR_RETURN(const StoredExport stored, records_.Get(name));
   if (stored.resource.state() == v1::Export::STATE_FAILED) {
     return FromRpcStatus(stored.resource.state_error());
   }
-  return stored.resource.source();
+  return stored.resource;
 }
 
 std::vector<std::string> ExportManager::WithConnections() const {

@@ -49,8 +49,8 @@ class ExportManager {
 
   // RESOURCE_NOT_FOUND unless there is such an export.
   absl::Status CheckExists(const std::string& name) const;
-  // The image of an export that is served; otherwise why it is not.
-  absl::StatusOr<std::string> ServedImage(const std::string& name) const;
+  // The row of an export that is served; otherwise why it is not.
+  absl::StatusOr<v1::Export> ServedRow(const std::string& name) const;
   // Those that have clients now.
   std::vector<std::string> WithConnections() const;
   // A client has left: an export that is being deleted may be done.
@@ -108,6 +108,8 @@ class ExportManager {
 
   std::vector<v1::Export> Show(std::vector<v1::Export> rows) const;
   v1::Export Tell(const v1::Export& row, const ExportServing::State& state) const;
+  // The same for a dry run, which leaves nothing.
+  v1::Export TellTrial(const v1::Export& row, const ExportServing::State& state) const;
   void LogError(const std::string& what, const absl::Status& status) const;
 
   const ManagerContext context_;

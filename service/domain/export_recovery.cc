@@ -70,10 +70,7 @@ absl::Status ExportManager::RecoverChange(const StoredExport& stored,
                    " was cut off and is ",
                    state.ok() ? "finished now." : "undone: " + state.status().ToString()));
   if (state.ok()) {
-    row.set_state(v1::Export::STATE_ACTIVE);
-    row.clear_state_error();
-    row.set_observed_generation(row.generation());
-    NoteServed(&row);
+    SetServed(&row);
     return Settle(intent.request(), row, stored.revision, Tell(row, state)).status();
   }
   if (creates) return TakeBack(intent.request(), stored, nullptr);
@@ -86,9 +83,7 @@ absl::Status ExportManager::WriteServed(const StoredExport& stored,
                                         const ExportServing::State& state) {
   v1::Export row = stored.resource;
   if (state.ok()) {
-    row.set_state(v1::Export::STATE_ACTIVE);
-    row.clear_state_error();
-    row.set_observed_generation(row.generation());
+    SetServed(&row);
   } else {
     row.set_state(v1::Export::STATE_FAILED);
     *row.mutable_state_error() = ToRpcStatus(state.status());

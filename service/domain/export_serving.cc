@@ -10,6 +10,13 @@
 
 namespace gabion::service {
 
+void SetServed(v1::Export* row) {
+  row->set_state(v1::Export::STATE_ACTIVE);
+  row->clear_state_error();
+  row->set_observed_generation(row->generation());
+  NoteServed(row);
+}
+
 absl::StatusOr<engine::ExportSpec> ExportServing::SpecFor(const v1::Export& exported) const {
   ASSIGN_OR_RETURN(const engine::ImageSpec image,
                    images_.ServedSpec(exported.source(), "export.source"));

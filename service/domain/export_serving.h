@@ -13,6 +13,9 @@
 
 namespace gabion::service {
 
+// In the row of an export that is served as it says.
+void SetServed(v1::Export* row);
+
 // Errors are in the words of the API. Owned by the export manager; any thread, which blocks.
 class ExportServing {
  public:

@@ -56,7 +56,7 @@ absl::Status ImageManager::CheckFits(const v1::Image& image) const {
 absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& request,
                                                const Call& call) {
   const std::string& name = request.image().name();
-  const ResourceLocks::Guard lock = context_.locks.Lock({name});
+  ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, context_.locks.LockFor(call.patience, {name}));
   RETURN_IF_ERROR(SettleGrowth(name));
   ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(name));
   const v1::Image before = ShowOne(stored.resource);
@@ -126,7 +126,7 @@ absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Imag
 // If it cannot be written now how the growth ended, the intent stays, and it is tried again.
 absl::Status ImageManager::CommitOrAgain(const std::string& name,
                                          const std::vector<Mutation>& steps) {
-  const absl::Status written = context_.store.Commit(steps).status();
+  absl::Status written = context_.store.Commit(steps).status();
   if (!written.ok()) reconciler_.AddFailed(name);
   return written;
 }
@@ -153,7 +153,8 @@ absl::StatusOr<Operation> ImageManager::Delete(const v1::DeleteImageRequest& req
   RETURN_IF_ERROR(CheckRetention(request));
   std::string operation;
   {
-    const ResourceLocks::Guard lock = context_.locks.Lock({request.name()});
+    ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
+                     context_.locks.LockFor(call.patience, {request.name()}));
     RETURN_IF_ERROR(SettleGrowth(request.name()));
     ASSIGN_OR_RETURN(const std::optional<StoredImage> stored, records_.Find(request.name()));
     if (!stored.has_value()) {
@@ -193,7 +194,9 @@ absl::StatusOr<std::string> ImageManager::Purge(const StoredImage& stored, const
   image.clear_state_error();
   image.set_operation(operation);
   steps.push_back(records_.Saving(image, stored.revision));
-  RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  const absl::Status begun = context_.store.Commit(steps).status();
+  if (!begun.ok()) context_.operations.StartIfBegun(operation);
+  RETURN_IF_ERROR(begun);
   return operation;
 }
 
@@ -219,7 +222,8 @@ absl::StatusOr<Operation> ImageManager::Bury(const StoredImage& stored,
 
 absl::StatusOr<Operation> ImageManager::Undelete(const v1::UndeleteImageRequest& request,
                                                  const Call& call) {
-  const ResourceLocks::Guard lock = context_.locks.Lock({request.name()});
+  ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
+                   context_.locks.LockFor(call.patience, {request.name()}));
   RETURN_IF_ERROR(SettleGrowth(request.name()));
   ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(request.name()));
   RETURN_IF_ERROR(CheckEtag(request.etag(), ShowOne(stored.resource)));

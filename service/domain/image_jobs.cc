@@ -1,6 +1,5 @@
 #include "service/domain/image_jobs.h"
 
-#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -18,8 +17,6 @@
 
 namespace gabion::service {
 namespace {
-
-constexpr ByteCount kEverything{std::numeric_limits<int64_t>::max()};
 
 engine::Preallocation PreallocationOf(v1::CreateImageRequest::Preallocation preallocation) {
   switch (preallocation) {
@@ -98,10 +95,17 @@ class BuildJob final : public ImageJob {
     return outcome;
   }
 
+  absl::StatusOr<bool> PutAway(uint64_t budget_bytes) override {
+    ASSIGN_OR_RETURN(const bool moved, HasMoved());
+    if (moved) return true;
+    ASSIGN_OR_RETURN(const engine::RemovalProgress removed, Remove(ByteCount{budget_bytes}));
+    return removed.complete;
+  }
+
   absl::StatusOr<JobOutcome> Undo(const absl::Status& /*why*/) override {
     ASSIGN_OR_RETURN(const bool moved, HasMoved());
     if (moved) return Keep();
-    ASSIGN_OR_RETURN(const engine::RemovalProgress removed, Remove(kEverything));
+    ASSIGN_OR_RETURN(const engine::RemovalProgress removed, Remove(ByteCount{0}));
     if (!removed.complete) return absl::UnavailableError("The file is not removed yet.");
     ASSIGN_OR_RETURN(const std::optional<Stored<v1::Image>> row, RowIfThere());
     context_.conditions.Forget(image_.uid());

@@ -187,7 +187,7 @@ absl::StatusOr<Operation> ImageManager::Build(const std::string& id, const v1::I
   {
     std::vector<std::string> names = {MakeName(kImages, id)};
     if (const auto owner = ImageOfFileName(work.source_file())) names.push_back(*owner);
-    const ResourceLocks::Guard lock = context_.locks.Lock(std::move(names));
+    ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, context_.locks.LockFor(call.patience, names));
     ASSIGN_OR_RETURN(v1::Image image, NewImage(id, asked));
     if (!work.source_file().empty()) RETURN_IF_ERROR(CheckNotOwned(image, work.source_file()));
     const auto planned = Await<absl::StatusOr<engine::BuildProgress>>(
@@ -195,16 +195,31 @@ absl::StatusOr<Operation> ImageManager::Build(const std::string& id, const v1::I
     if (!planned.ok()) return BuildError(planned.status(), image, work);
     RETURN_IF_ERROR(CheckDeclaredSize(image, planned->total));
     image.set_virtual_size_bytes(planned->total.value);  // a source's, where none was given
-    if (call.validate_only) return Unnamed(ShowOne(image));
+    if (call.validate_only) return Unnamed(TellTrial(std::move(image), planned->total));
     store::v1::Job job;
     *job.mutable_build() = work;
     std::vector<Mutation> steps;
     ASSIGN_OR_RETURN(operation, context_.operations.Begin(call, kind, image.name(), job, &steps));
     image.set_operation(operation);
     Mutation add = records_.Adding(image);
-    RETURN_IF_ERROR(records_.Commit(std::move(steps), std::move(add), std::move(image)).status());
+    const absl::Status begun =
+        records_.Commit(std::move(steps), std::move(add), std::move(image)).status();
+    if (!begun.ok()) context_.operations.StartIfBegun(operation);
+    RETURN_IF_ERROR(begun);
   }
   return context_.operations.Start(operation);
+}
+
+// The image that a build would make, told without a trace. `size`: a source's, where none was
+// given.
+v1::Image ImageManager::TellTrial(v1::Image image, ByteCount size) const {
+  image.set_state(v1::Image::STATE_ACTIVE);
+  image.set_virtual_size_bytes(size.value);
+  image.set_observed_generation(image.generation());
+  engine::ImageInfo info;
+  info.virtual_size = size;
+  ConditionLog trial(context_.conditions, image.uid());
+  return TellImage(std::move(image), info, context_.index, trial);
 }
 
 absl::Status ImageManager::CheckNotOwned(const v1::Image& image,

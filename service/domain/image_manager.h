@@ -109,6 +109,7 @@ class ImageManager {
   // Rows as they are told, with one look at all their files.
   std::vector<v1::Image> Show(std::vector<v1::Image> rows) const;
   v1::Image ShowOne(const v1::Image& row) const;
+  v1::Image TellTrial(v1::Image image, ByteCount size) const;
 
   const ManagerContext context_;
   const PoolManager& pools_;

@@ -18,6 +18,7 @@ namespace {
 constexpr std::size_t kExtentsPerPage = 1024;  // of the engine, and of an answer
 constexpr int kPagesPerStep = 16;
 constexpr uint32_t kRawLayers = 1;  // nodes of a raw image that can hold allocation
+constexpr std::string_view kStartField = "starting_offset";
 
 bool IsExport(const std::string& name) { return IsNameOf("gabion/Export", name); }
 
@@ -67,22 +68,30 @@ uint64_t RoundDown(uint64_t value, uint64_t unit) { return value - value % unit;
 
 }  // namespace
 
-MapCursor::MapCursor(std::unique_ptr<engine::Target> target, ByteRange range, uint32_t granularity,
-                     uint32_t max_results, std::string image, std::string offset_field)
-    : target_(std::move(target)),
-      range_(range),
-      granularity_(granularity),
-      image_(std::move(image)),
-      offset_field_(std::move(offset_field)),
-      results_left_(max_results == 0 ? ~uint64_t{0} : max_results),
-      at_(range.offset),
-      merger_(range.offset, granularity, kRawLayers) {}
+MapCursor::MapCursor(MapPlan plan, Inspected opened)
+    : plan_(std::move(plan)),
+      target_(std::move(opened.target)),
+      uid_(std::move(opened.uid)),
+      image_(std::move(opened.image)),
+      size_(target_->size()),
+      results_left_(plan_.max_results == 0 ? ~uint64_t{0} : plan_.max_results),
+      at_(plan_.range.offset),
+      merger_(plan_.range.offset, plan_.granularity, kRawLayers) {}
 
 MapCursor::~MapCursor() = default;
 
+absl::Status MapCursor::Open() {
+  ASSIGN_OR_RETURN(Inspected opened, plan_.open());
+  if (opened.uid != uid_ || opened.target->size() < size_) {
+    return Error(reason::kConcurrentUpdate, "What is mapped was replaced meanwhile: map it again.");
+  }
+  target_ = std::move(opened.target);
+  return absl::OkStatus();
+}
+
 // One page of extents from the disk into the merger; at the end of the content, the padding.
 absl::Status MapCursor::Fetch() {
-  const ByteOffset content_end{std::min(range_.end().value, target_->content_size().value)};
+  const ByteOffset content_end{std::min(plan_.range.end().value, target_->content_size().value)};
   if (at_ < content_end) {
     const ByteRange rest{at_, content_end - at_};
     ASSIGN_OR_RETURN(const block::ExtentList extents,
@@ -93,8 +102,8 @@ absl::Status MapCursor::Fetch() {
     at_ = extents.back().range.end();
     return absl::OkStatus();
   }
-  if (at_ < range_.end()) merger_.AddPadding(range_.end() - at_);
-  at_ = range_.end();
+  if (at_ < plan_.range.end()) merger_.AddPadding(plan_.range.end() - at_);
+  at_ = plan_.range.end();
   merger_.Finish();
   fetched_all_ = true;
   return absl::OkStatus();
@@ -113,9 +122,16 @@ void MapCursor::Tell(const engine::MapExtent& run, v1::MapResponse::Extent* exte
 }
 
 absl::StatusOr<std::optional<v1::MapResponse>> MapCursor::Next() {
+  if (target_ == nullptr) RETURN_IF_ERROR(Open());
+  absl::StatusOr<std::optional<v1::MapResponse>> piece = NextOpened();
+  target_.reset();
+  return piece;
+}
+
+absl::StatusOr<std::optional<v1::MapResponse>> MapCursor::NextOpened() {
   v1::MapResponse response;
-  response.set_virtual_size_bytes(target_->size().value);
-  response.set_granularity_bytes(granularity_);
+  response.set_virtual_size_bytes(size_.value);
+  response.set_granularity_bytes(plan_.granularity);
   for (int page = 0; page < kPagesPerStep && !ended_; ++page) {
     const auto room = kExtentsPerPage - static_cast<std::size_t>(response.extents_size());
     const auto runs = merger_.Take(std::min<uint64_t>(room, results_left_));
@@ -127,7 +143,7 @@ absl::StatusOr<std::optional<v1::MapResponse>> MapCursor::Next() {
     } else {
       EngineCall call;
       call.image = image_;
-      call.offset_field = offset_field_;
+      call.offset_field = kStartField;
       RETURN_IF_ERROR(FromEngine(Fetch(), call));
     }
   }
@@ -137,15 +153,18 @@ absl::StatusOr<std::optional<v1::MapResponse>> MapCursor::Next() {
   return response;
 }
 
-absl::StatusOr<Inspector::Opened> Inspector::Open(const std::string& name, bool writable) {
-  Opened opened;
+absl::StatusOr<Inspected> Inspector::Open(const std::string& name, bool writable) {
+  Inspected opened;
   absl::StatusOr<std::unique_ptr<engine::Target>> target;
   if (IsExport(name)) {
-    ASSIGN_OR_RETURN(opened.image, exports_.ServedImage(name));
+    ASSIGN_OR_RETURN(const v1::Export row, exports_.ServedRow(name));
+    opened.uid = row.uid();
+    opened.image = row.source();
     target = Await<absl::StatusOr<std::unique_ptr<engine::Target>>>(
         [&](auto done) { engine_.OpenExportTarget(name, std::move(done)); });
   } else {
     ASSIGN_OR_RETURN(const engine::ImageSpec spec, images_.ActiveSpec(name));
+    opened.uid = spec.uid;
     opened.image = name;
     target = Await<absl::StatusOr<std::unique_ptr<engine::Target>>>(
         [&](auto done) { engine_.OpenImageTarget(spec, writable, std::move(done)); });
@@ -167,10 +186,10 @@ absl::StatusOr<std::unique_ptr<MapCursor>> Inspector::Map(const v1::MapRequest& 
     constexpr std::string_view kMessage = "Only an export advertises a block size.";
     return Error(reason::kFieldInvalid, kMessage).Field("as_advertised", kMessage);
   }
-  ASSIGN_OR_RETURN(Opened opened, Open(request.name(), /*writable=*/false));
+  ASSIGN_OR_RETURN(Inspected opened, Open(request.name(), /*writable=*/false));
   const uint64_t size = opened.target->size().value;
   const uint64_t offset = request.starting_offset();
-  if (offset > size) return BeyondEnd("starting_offset", offset, request.length(), size);
+  if (offset > size) return BeyondEnd(kStartField, offset, request.length(), size);
   const uint64_t rest = size - offset;
   const uint64_t length = request.length() == 0 ? rest : std::min(request.length(), rest);
   const uint32_t granularity =
@@ -182,13 +201,16 @@ absl::StatusOr<std::unique_ptr<MapCursor>> Inspector::Map(const v1::MapRequest& 
     const uint64_t over = end % granularity;
     if (over != 0) end += std::min<uint64_t>(granularity - over, size - end);
   }
-  return std::make_unique<MapCursor>(std::move(opened.target), Range(start, end - start),
-                                     granularity, request.max_results(), std::move(opened.image),
-                                     "starting_offset");
+  MapPlan plan;
+  plan.open = [this, name = request.name()] { return Open(name, /*writable=*/false); };
+  plan.range = Range(start, end - start);
+  plan.granularity = granularity;
+  plan.max_results = request.max_results();
+  return std::make_unique<MapCursor>(std::move(plan), std::move(opened));
 }
 
 absl::StatusOr<v1::ReadResponse> Inspector::Read(const v1::ReadRequest& request) {
-  ASSIGN_OR_RETURN(const Opened opened, Open(request.name(), /*writable=*/false));
+  ASSIGN_OR_RETURN(const Inspected opened, Open(request.name(), /*writable=*/false));
   RETURN_IF_ERROR(CheckRange(request.offset(), request.length(), *opened.target));
   const auto bytes = Await<absl::StatusOr<std::vector<std::byte>>>([&](auto done) {
     opened.target->Read(Range(request.offset(), request.length()), std::move(done));
@@ -202,7 +224,7 @@ absl::StatusOr<v1::ReadResponse> Inspector::Read(const v1::ReadRequest& request)
 absl::StatusOr<v1::WriteResponse> Inspector::Write(const v1::WriteRequest& request,
                                                    const Call& call) {
   ASSIGN_OR_RETURN(std::vector<std::byte> bytes, Content(request));
-  ASSIGN_OR_RETURN(const Opened opened, Open(request.name(), /*writable=*/true));
+  ASSIGN_OR_RETURN(const Inspected opened, Open(request.name(), /*writable=*/true));
   RETURN_IF_ERROR(CheckRange(request.offset(), bytes.size(), *opened.target));
   if (!opened.target->writable()) {
     return Error(reason::kExportReadOnly, "The export is read-only.")
@@ -225,7 +247,7 @@ absl::StatusOr<v1::WriteResponse> Inspector::Write(const v1::WriteRequest& reque
 
 absl::StatusOr<v1::VerifyResponse> Inspector::Verify(const v1::VerifyRequest& request) {
   ASSIGN_OR_RETURN(const std::vector<std::byte> expected, Content(request));
-  ASSIGN_OR_RETURN(const Opened opened, Open(request.name(), /*writable=*/false));
+  ASSIGN_OR_RETURN(const Inspected opened, Open(request.name(), /*writable=*/false));
   RETURN_IF_ERROR(CheckRange(request.offset(), expected.size(), *opened.target));
   const auto actual = Await<absl::StatusOr<std::vector<std::byte>>>([&](auto done) {
     opened.target->Read(Range(request.offset(), expected.size()), std::move(done));

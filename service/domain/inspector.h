@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,30 +17,49 @@
 
 namespace gabion::service {
 
-// A map as it is told, piece by piece. Holds the image open. One owner, one thread at a time; its
-// calls and its end block.
+// An image or export that is looked into: while `target` is there, it is in use.
+struct Inspected {
+  std::unique_ptr<engine::Target> target;
+  std::string uid;    // of the resource
+  std::string image;  // of layer 1
+};
+
+// What a map is of.
+struct MapPlan {
+  // Opens it, each time anew.
+  std::function<absl::StatusOr<Inspected>()> open;
+  // The start is a multiple of `granularity`; the end is one, too, or the end of the disk.
+  ByteRange range;
+  uint32_t granularity = 0;
+  uint32_t max_results = 0;  // 0: no limit
+};
+
+// A map as it is told, piece by piece. Between pieces nothing is open, so that a client that is
+// slow to take them stands in nobody's way; what is opened must be the same resource as before. One
+// owner, one thread at a time; its calls block.
 class MapCursor {
  public:
-  // `target`: opened; `start` and `end`: what to map, start a multiple of `granularity` and end one
-  // too or the end of the disk. `max_results` 0: no limit. `image`: the name of layer 1.
-  MapCursor(std::unique_ptr<engine::Target> target, ByteRange range, uint32_t granularity,
-            uint32_t max_results, std::string image, std::string offset_field);
+  // `opened`: for the first piece, by `plan.open`.
+  MapCursor(MapPlan plan, Inspected opened);
   ~MapCursor();
 
   // The next piece, of bounded size and after a bounded amount of work. Nothing: all has been told
-  // if ended(); otherwise there is nothing to tell yet. There is at least one piece.
+  // if ended(); otherwise there is nothing to tell yet. There is at least one piece. ABORTED
+  // CONCURRENT_UPDATE if the resource is another one by now, or smaller.
   absl::StatusOr<std::optional<v1::MapResponse>> Next();
   bool ended() const { return ended_; }
 
  private:
+  absl::Status Open();
+  absl::StatusOr<std::optional<v1::MapResponse>> NextOpened();
   absl::Status Fetch();
   void Tell(const engine::MapExtent& run, v1::MapResponse::Extent* extent) const;
 
-  std::unique_ptr<engine::Target> target_;
-  const ByteRange range_;
-  const uint32_t granularity_;
+  const MapPlan plan_;
+  std::unique_ptr<engine::Target> target_;  // null between pieces
+  const std::string uid_;
   const std::string image_;
-  const std::string offset_field_;
+  const ByteCount size_;
   uint64_t results_left_;
   ByteOffset at_;
   engine::MapMerger merger_;
@@ -62,11 +82,7 @@ class Inspector {
   absl::StatusOr<v1::VerifyResponse> Verify(const v1::VerifyRequest& request);
 
  private:
-  struct Opened {
-    std::unique_ptr<engine::Target> target;
-    std::string image;  // of layer 1
-  };
-  absl::StatusOr<Opened> Open(const std::string& name, bool writable);
+  absl::StatusOr<Inspected> Open(const std::string& name, bool writable);
 
   engine::Engine& engine_;
   MetadataStore& store_;

@@ -42,7 +42,8 @@ class Job {
  public:
   virtual ~Job() = default;
 
-  // Names of the resources that are locked around Finish() and Undo().
+  // Names of the resources that are locked around Finish() and Undo(): both are quick, because
+  // calls wait for them.
   virtual std::vector<std::string> Locks() const = 0;
 
   // Does the next piece, about `budget_bytes` from `from_bytes` (what an earlier piece returned as
@@ -55,8 +56,13 @@ class Job {
   // Under the locks, when the work is complete: the outcome. Can be called again after a crash.
   virtual absl::StatusOr<JobOutcome> Finish() = 0;
 
-  // Under the locks, when the job has failed by `why` or is cancelled: puts away what the work has
-  // left and says what is written. Can be called again after a crash.
+  // When the job has failed or is cancelled: puts away the next piece, about `budget_bytes`, of
+  // what the work has left. Without the locks, so that nobody waits for it. True: that was all, and
+  // Undo() is next. Can be called again after a crash.
+  virtual absl::StatusOr<bool> PutAway(uint64_t /*budget_bytes*/) { return true; }
+
+  // Under the locks, when the job has failed by `why` or is cancelled and all is put away: says
+  // what is written. An error: PutAway() is next, once more. Can be called again after a crash.
   virtual absl::StatusOr<JobOutcome> Undo(const absl::Status& why) = 0;
 
   // False: past the point of no return; it is finished instead of cancelled.

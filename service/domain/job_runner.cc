@@ -39,7 +39,7 @@ WakeQueue::Clock::duration PieceTime(uint64_t bytes, uint64_t limit_bytes_per_se
 JobRunner::JobRunner(LiveJob& rows, absl::StatusOr<std::unique_ptr<Job>> job, ResourceLocks& locks,
                      Logger& logger, const RunnerOptions& options)
     : rows_(rows),
-      job_(job.ok() ? *std::move(job) : nullptr),
+      job_(job.ok() ? std::move(*job) : nullptr),
       moves_bytes_(job_ != nullptr && job_->MovesBytes()),
       locks_(locks),
       logger_(logger),
@@ -161,9 +161,22 @@ WakeQueue::Next JobRunner::Undo() {
     if (!undo_written_) return Later();  // (1)
     if (rows_.done()) return Ended();
   }
+  if (!put_away_) {
+    const absl::StatusOr<bool> all = job_->PutAway(options_.piece_bytes);
+    if (!all.ok()) {
+      Warn("could not be undone and is tried again", all.status());
+      return Later();
+    }
+    put_away_ = *all;
+    if (!put_away_) {
+      wait_ = options_.first_retry;
+      return {};  // others have their turn in between
+    }
+  }
   const ResourceLocks::Guard guard = locks_.Lock(job_->Locks());
   const absl::StatusOr<JobOutcome> outcome = job_->Undo(why_);
   if (outcome.ok()) return End(*outcome, why_);
+  put_away_ = false;
   Warn("could not be undone and is tried again", outcome.status());
   return Later();
 }

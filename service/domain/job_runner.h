@@ -34,7 +34,7 @@ WakeQueue::Clock::duration PieceTime(uint64_t bytes, uint64_t limit_bytes_per_se
 // Runs one job. Owned by the operation manager; one thread at a time, which blocks.
 //
 // (1) What a job was doing is known after a crash: that it is being undone, and why, is written
-//     before Undo(); all else is done again from the last checkpoint.
+//     before anything is put away; all else is done again from the last checkpoint.
 // (2) The outcome and the operation's end are one transaction, so that there is one outcome.
 class JobRunner {
  public:
@@ -80,6 +80,7 @@ class JobRunner {
   Phase phase_ = Phase::kWork;
   bool finished_ = false;  // Finish() has had its effect: there is no way back
   bool undo_written_ = false;
+  bool put_away_ = false;            // all that the work has left
   absl::Status why_;                 // kUndo
   std::function<void()> committed_;  // of the outcome that was last tried to be written
   uint64_t done_bytes_ = 0;

@@ -133,7 +133,8 @@ bool LiveOperations::Withdraw(uint64_t id) {
 
 WakeQueue::Next LiveOperations::Visit(const std::string& name, bool here) {
   const absl::StatusOr<LivePtr> live = Find(name);
-  if (!live.ok() || *live == nullptr) return {.done = true};  // what is visited is live
+  if (!live.ok()) return {.due = WakeQueue::Clock::now() + options_.first_retry};
+  if (*live == nullptr) return {.done = true};  // it has not come to be
   const WakeQueue::Next next = (*live)->runner.Visit(here);
   if (next.done) Forget(**live);
   return next;

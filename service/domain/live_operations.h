@@ -57,6 +57,8 @@ class LiveOperations {
 
   // Runs a new one: its first piece on the calling thread.
   void Start(const std::string& name) { queue_.VisitHere(name); }
+  // Runs one that may be new, if there is such a one, when its rows can be read.
+  void StartLater(const std::string& name) { queue_.Add(name); }
   void Wake(const std::string& name) { queue_.Wake(name); }
 
   // See OperationManager.

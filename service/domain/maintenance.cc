@@ -1,9 +1,17 @@
 #include "service/domain/maintenance.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 
 namespace gabion::service {
+namespace {
+
+// Revisions: commits wait for a transaction of this size.
+constexpr uint64_t kTrimmedAtOnce = 4096;
+
+}  // namespace
 
 Maintenance::Maintenance(MetadataStore& store, RequestLog& requests, OperationManager& operations,
                          Logger& logger, MaintenanceOptions options)
@@ -28,9 +36,18 @@ void Maintenance::Stop() {
 absl::Status Maintenance::Run() {
   RETURN_IF_ERROR(requests_.Expire(options_.keep_requests));
   RETURN_IF_ERROR(operations_.Expire(options_.keep_operations));
+  return TrimChanges();
+}
+
+absl::Status Maintenance::TrimChanges() {
   ASSIGN_OR_RETURN(const uint64_t revision, store_.Revision());
-  if (revision <= options_.keep_changes) return absl::OkStatus();
-  return store_.TrimChanges(revision - options_.keep_changes);
+  ASSIGN_OR_RETURN(uint64_t trimmed, store_.OldestRevision());
+  const uint64_t target = revision - std::min(revision, options_.keep_changes);
+  while (trimmed < target) {
+    trimmed = std::min(target, trimmed + kTrimmedAtOnce);
+    RETURN_IF_ERROR(store_.TrimChanges(trimmed));
+  }
+  return absl::OkStatus();
 }
 
 void Maintenance::Loop() {

@@ -16,9 +16,10 @@ namespace gabion::service {
 
 struct MaintenanceOptions {
   std::chrono::seconds every{60};
-  std::chrono::seconds keep_requests{std::chrono::hours(24)};         // api: at least 24 h
-  std::chrono::seconds keep_operations{std::chrono::hours(24 * 30)};  // after their end
-  uint64_t keep_changes = 100'000;                                    // revisions of the change log
+  std::chrono::seconds keep_requests{std::chrono::hours(24)};  // api: at least 24 h
+  // After their end; longer than requests, which they answer.
+  std::chrono::seconds keep_operations{std::chrono::hours(24 * 30)};
+  uint64_t keep_changes = 100'000;  // revisions of the change log
 };
 
 // Forgets requests, operations and changes that are older than that, now and then on a thread of
@@ -38,6 +39,7 @@ class Maintenance {
   void Stop();
 
  private:
+  absl::Status TrimChanges();
   void Loop();
 
   MetadataStore& store_;

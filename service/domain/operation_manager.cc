@@ -36,10 +36,10 @@ Operation NewOperation(JobMetadata::Kind kind, std::string_view target, JobMetad
 // Removes rows as they were read; those that have changed or gone since are left alone.
 absl::Status RemoveAll(MetadataStore& store, const std::vector<Mutation>& steps) {
   if (steps.empty()) return absl::OkStatus();
-  const absl::Status all = store.Commit(steps).status();
+  absl::Status all = store.Commit(steps).status();
   if (!absl::IsNotFound(all) && !absl::IsAborted(all)) return all;
   for (const Mutation& step : steps) {
-    const absl::Status one = store.Commit({step}).status();
+    absl::Status one = store.Commit({step}).status();
     if (!one.ok() && !absl::IsNotFound(one) && !absl::IsAborted(one)) return one;
   }
   return absl::OkStatus();
@@ -142,7 +142,8 @@ absl::StatusOr<std::string> OperationManager::Begin(const Call& call, JobMetadat
                                                     std::vector<Mutation>* steps) {
   JobMetadata metadata;
   const Operation operation = NewOperation(kind, target, &metadata);
-  if (impl_->live.size() >= impl_->max_jobs) {
+  const bool deletes = kind == JobMetadata::KIND_DELETE || kind == JobMetadata::KIND_DRAIN;
+  if (!deletes && impl_->live.size() >= impl_->max_jobs) {
     const std::string limit = std::to_string(impl_->max_jobs);
     const std::string message = absl::StrCat("There are ", limit, " operations already.");
     return Error(reason::kTooManyJobs, message)
@@ -158,11 +159,17 @@ absl::StatusOr<std::string> OperationManager::Begin(const Call& call, JobMetadat
 }
 
 absl::StatusOr<Operation> OperationManager::Start(const std::string& name) {
-  ASSIGN_OR_RETURN(const LiveOperations::LivePtr live, impl_->live.Find(name));
-  if (live == nullptr) return Get(name);
+  const absl::StatusOr<LiveOperations::LivePtr> live = impl_->live.Find(name);
+  if (!live.ok()) {
+    impl_->live.StartLater(name);
+    return live.status();
+  }
+  if (*live == nullptr) return Get(name);
   impl_->live.Start(name);
-  return live->rows.operation();
+  return (*live)->rows.operation();
 }
+
+void OperationManager::StartIfBegun(const std::string& name) { impl_->live.StartLater(name); }
 
 Operation OperationManager::AddDone(const Call& call, JobMetadata::Kind kind,
                                     std::string_view target,
@@ -258,8 +265,9 @@ absl::Status OperationManager::Delete(const std::string& name) {
         .Metadata("operation", name)
         .Precondition(name, "Cancel it, and wait until it is done.");
   }
-  const absl::Status status =
-      impl_->store.Commit({Remove(kOperations, name, row->revision)}).status();
+  std::vector<Mutation> steps = {Remove(kOperations, name, row->revision)};
+  RequestLog::KeepDeleted(operation, &steps);
+  const absl::Status status = impl_->store.Commit(steps).status();
   return absl::IsNotFound(status) ? NotFound(kOperationType, name) : status;
 }
 

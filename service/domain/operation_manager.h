@@ -32,7 +32,7 @@ google::longrunning::Operation Unnamed(const google::protobuf::Message& response
 
 struct OperationOptions : RunnerOptions {
   int threads = 2;         // on which jobs work
-  size_t max_jobs = 1000;  // not done; more: TOO_MANY_JOBS
+  size_t max_jobs = 1000;  // not done; more: TOO_MANY_JOBS, but for deletions, which make room
 };
 
 // An operation is a row (google.longrunning.Operation with gabion.v1.JobMetadata) that stays until
@@ -51,14 +51,17 @@ class OperationManager {
 
   // Adds the rows of a new operation to `steps`, which the caller commits with what it is about:
   // operation, job, and the call's request as answered by the operation. The operation's name.
-  // RESOURCE_EXHAUSTED TOO_MANY_JOBS.
+  // RESOURCE_EXHAUSTED TOO_MANY_JOBS; never for KIND_DELETE and KIND_DRAIN.
   absl::StatusOr<std::string> Begin(const Call& call, v1::JobMetadata::Kind kind,
                                     std::string_view target, store::v1::Job work,
                                     std::vector<Mutation>* steps);
   // After that commit, always, without a lock on a resource: does the first piece right here, hands
   // what is left to the runner, and returns the operation as it is then. So short work is done when
-  // the call answers.
+  // the call answers. After an error the operation is started as soon as it can be.
   absl::StatusOr<google::longrunning::Operation> Start(const std::string& name);
+  // After that commit, if it has failed: it may have been made, and only its answer was lost. Then
+  // the operation is started.
+  void StartIfBegun(const std::string& name);
   // Adds the rows of an operation that ends in this same transaction with `response`.
   static google::longrunning::Operation AddDone(const Call& call, v1::JobMetadata::Kind kind,
                                                 std::string_view target,
@@ -80,7 +83,8 @@ class OperationManager {
       const google::longrunning::ListOperationsRequest& request) const;
   // Asks it to stop, and that is written; OK for one that is done.
   absl::Status Cancel(const std::string& name);
-  // Forgets one that is done. OPERATION_NOT_DONE.
+  // Forgets one that is done; it is still the answer of the calls that it answered.
+  // OPERATION_NOT_DONE.
   absl::Status Delete(const std::string& name);
   // Calls `done` once, on any thread, which it does not block: when the operation is done, or at
   // once if it is or if there is none. The id takes it back.

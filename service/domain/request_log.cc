@@ -29,14 +29,17 @@ absl::StatusOr<store::v1::Request> Parse(const Row& row) {
   return request;
 }
 
+void AddEntry(const std::string& name, store::v1::Request request, std::vector<Mutation>* steps) {
+  *request.mutable_create_time() = Now();
+  // An entry whose effect was neither written nor taken back may be there: it is replaced.
+  steps->push_back(Put(kExpiries, ExpiryName(request.create_time().seconds(), name), name));
+  steps->push_back(Put(kRequests, name, request.SerializeAsString()));
+}
+
 void AddRequest(const Call& call, store::v1::Request request, std::vector<Mutation>* steps) {
   if (call.request.empty()) return;
   request.set_fingerprint(call.fingerprint);
-  *request.mutable_create_time() = Now();
-  // An entry whose effect was neither written nor taken back may be there: it is replaced.
-  steps->push_back(
-      Put(kExpiries, ExpiryName(request.create_time().seconds(), call.request), call.request));
-  steps->push_back(Put(kRequests, call.request, request.SerializeAsString()));
+  AddEntry(call.request, std::move(request), steps);
 }
 
 // Adds the removal of what `expiry` names, if it is still the same request and has its answer:
@@ -58,6 +61,14 @@ absl::Status AddRemoval(MetadataStore& store, const Row& expiry, std::vector<Mut
 }
 
 }  // namespace
+
+absl::StatusOr<ResourceLocks::Guard> RequestLog::Enter(const Call& call) {
+  absl::StatusOr<ResourceLocks::Guard> guard =
+      locks_.LockFor(call.patience, {"requests/" + call.request});
+  if (!absl::IsAborted(guard.status())) return guard;
+  return Error(reason::kOperationInProgress, "Another call with this request_id is under way.")
+      .Build();
+}
 
 absl::StatusOr<std::optional<store::v1::Request>> RequestLog::Find(const Call& call) const {
   const absl::StatusOr<Row> row = store_.Get(kRequests, call.request);
@@ -88,6 +99,28 @@ void RequestLog::BeginAnswered(const Call& call, const google::protobuf::Message
   store::v1::Request request;
   request.mutable_response()->PackFrom(response);
   AddRequest(call, std::move(request), steps);
+}
+
+// Beside the requests, under the operation's own name, which no request has. Requests that it
+// answers are older than its deletion, so that they are forgotten before it.
+void RequestLog::KeepDeleted(const google::longrunning::Operation& operation,
+                             std::vector<Mutation>* steps) {
+  store::v1::Request kept;
+  kept.mutable_response()->PackFrom(operation);
+  AddEntry(operation.name(), std::move(kept), steps);
+}
+
+absl::StatusOr<std::optional<google::longrunning::Operation>> RequestLog::Deleted(
+    const std::string& operation) const {
+  std::optional<google::longrunning::Operation> deleted;
+  const absl::StatusOr<Row> row = store_.Get(kRequests, operation);
+  if (absl::IsNotFound(row.status())) return deleted;
+  if (!row.ok()) return row.status();
+  ASSIGN_OR_RETURN(const store::v1::Request kept, Parse(*row));
+  if (!kept.response().UnpackTo(&deleted.emplace())) {
+    return absl::DataLossError(absl::StrCat("What is kept of ", operation, " is damaged."));
+  }
+  return deleted;
 }
 
 absl::Status RequestLog::Answer(const std::string& request,

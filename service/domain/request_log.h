@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gabion/store/v1/records.pb.h"
+#include "google/longrunning/operations.pb.h"
 #include "google/protobuf/message.h"
 #include "service/domain/call.h"
 #include "service/domain/resource_locks.h"
@@ -28,8 +29,11 @@ class RequestLog {
   RequestLog(MetadataStore& store, ResourceLocks& locks) : store_(store), locks_(locks) {}
 
   // Waits until no other call with this request id is under way, and keeps others waiting. Taken
-  // before every lock of a resource. REQUIRES: call.request is not empty.
-  ResourceLocks::Guard Enter(const Call& call) { return locks_.Lock({"requests/" + call.request}); }
+  // before every lock of a resource. ABORTED OPERATION_IN_PROGRESS if that takes too long for the
+  // call. REQUIRES: call.request is not empty.
+  absl::StatusOr<ResourceLocks::Guard> Enter(const Call& call);
+  // Some caller has gone: calls that wait for others look whether it is theirs.
+  void LookAgain() { locks_.LookAgain(); }
 
   // What was written of an earlier call with this id; nothing if there was none. INVALID_ARGUMENT
   // REQUEST_ID_REUSED if that was another request.
@@ -43,6 +47,14 @@ class RequestLog {
   // Adds that the call had its effect in this same transaction, and its answer.
   static void BeginAnswered(const Call& call, const google::protobuf::Message& response,
                             std::vector<Mutation>* steps);
+
+  // Adds that this operation, which is done and is deleted in this same transaction, is still the
+  // answer of the calls that it answered. As long as any of them is remembered, it is, too.
+  static void KeepDeleted(const google::longrunning::Operation& operation,
+                          std::vector<Mutation>* steps);
+  // One of these as it ended; nothing if it is not known.
+  absl::StatusOr<std::optional<google::longrunning::Operation>> Deleted(
+      const std::string& operation) const;
 
   // Adds the answer of a request that Begin() wrote earlier; nothing if `request` is empty.
   absl::Status Answer(const std::string& request, const google::protobuf::Message& response,

@@ -3,10 +3,15 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <list>
 #include <map>
 #include <mutex>
 #include <string>
 #include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "service/domain/call.h"
 
 namespace gabion::service {
 
@@ -38,25 +43,34 @@ class ResourceLocks {
 
   // Blocks until all of `names` are held, and `shared` at least shared: what is in both is held
   // alone. The caller holds no other guard, but for that of a request id, which comes before.
+  // For the daemon's own work, however long it takes.
   [[nodiscard]] Guard Lock(const std::vector<std::string>& names,
                            const std::vector<std::string>& shared = {});
+  // The same for a call, as long as that may take: then ABORTED OPERATION_IN_PROGRESS, which names
+  // the resource, or CANCELLED if its caller has gone. What is free is taken in any case.
+  absl::StatusOr<Guard> LockFor(const Patience& patience, const std::vector<std::string>& names,
+                                const std::vector<std::string>& shared = {});
+
+  // Some `Patience.gone` has become true: those who wait look at theirs.
+  void LookAgain();
 
  private:
-  // A queue as at a counter: one draws a number, waits until it is called and the lock is free for
-  // him, and has the next one called.
+  // A queue: the one in front has the lock when it is free for him, and leaves the queue.
   struct Entry {
-    uint64_t next_number = 0;
-    uint64_t called_number = 0;
-    uint64_t sharers = 0;  // that hold it
-    bool alone = false;    // somebody holds it
+    std::list<bool> waiting;  // whether they share it
+    uint64_t sharers = 0;     // that hold it
+    bool alone = false;       // somebody holds it
   };
 
-  void Take(const std::string& name, bool shared, std::unique_lock<std::mutex>* lock);
+  absl::Status Take(const std::string& name, bool shared, const Patience& patience,
+                    std::unique_lock<std::mutex>* lock);
+  void Release(const Guard::Held& held);
   void Unlock(const Guard::Held& held);
+  void EraseIfUnused(const std::string& name);
 
   std::mutex mutex_;
   std::condition_variable called_;
-  std::map<std::string, Entry> entries_;  // only those that are held
+  std::map<std::string, Entry> entries_;  // only those that are held or waited for
 };
 
 }  // namespace gabion::service

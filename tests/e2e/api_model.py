@@ -212,6 +212,8 @@ class Model:
     def UpdateExport(self, r):
         patch, name = r["export"], r["export"]["name"]
         if name not in self.exports and r.get("allowMissing"):
+            if patch.get("etag"):
+                raise Refused("ABORTED", "ETAG_MISMATCH")
             return self.CreateExport({**r, "exportId": name.split("/")[1], "export": patch})
         export = self.find(name)
         self.check_etag(name, patch.get("etag"))

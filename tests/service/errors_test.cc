@@ -87,6 +87,12 @@ TEST(ErrorTest, AbortedAndUnavailableSayWhenToTryAgain) {
   EXPECT_EQ(retry.retry_delay().nanos(), 500000000);
 }
 
+TEST(ErrorTest, TimeDoesNotHelpAgainstAnEtag) {
+  const auto wire = ToRpcStatus(Error(reason::kEtagMismatch, "It has changed."));
+  ASSERT_EQ(wire.details_size(), 1);
+  EXPECT_TRUE(wire.details(0).Is<ErrorInfo>());
+}
+
 TEST(ErrorTest, NotFoundNamesTheResourceAndTheFieldThatNamedIt) {
   const google::rpc::Status wire =
       ToRpcStatus(NotFound("gabion/Image", "images/a", "export.source"));

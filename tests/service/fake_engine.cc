@@ -46,11 +46,11 @@ class FakeTarget final : public Target {
         writable_(writable),
         granule_(granule) {
     const std::lock_guard lock(engine_.mutex_);
-    ++engine_.open_targets_;
+    engine_.open_targets_.insert(file_);
   }
   ~FakeTarget() override {
     const std::lock_guard lock(engine_.mutex_);
-    --engine_.open_targets_;
+    engine_.open_targets_.erase(engine_.open_targets_.find(file_));
   }
 
   ByteCount size() const override { return size_; }
@@ -198,7 +198,7 @@ engine::ExportSpec FakeEngine::Spec(const std::string& export_name) const {
 
 int FakeEngine::open_targets() const {
   const std::lock_guard lock(mutex_);
-  return open_targets_;
+  return static_cast<int>(open_targets_.size());
 }
 
 engine::EngineInfo FakeEngine::info() const {

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -163,7 +164,7 @@ class FakeEngine final : public engine::Engine {
   std::map<std::string, std::vector<absl::AnyInvocable<void() &&>>> held_;
   std::map<std::string, std::string> pools_;
   std::map<std::string, Export> exports_;
-  int open_targets_ = 0;
+  std::multiset<std::string> open_targets_;  // the files
   engine::Observer observer_;
   Executor thread_{1};  // last: its work uses the others
 };

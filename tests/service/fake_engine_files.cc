@@ -92,6 +92,10 @@ absl::Status FakeEngine::CheckUnused(const ImageSpec& spec) const {
     return WithReason(absl::FailedPreconditionError(absl::StrCat(spec.name, " is in use")),
                       {"IMAGE_IN_USE", {{"image", spec.name}, {"exports", name}}});
   }
+  if (open_targets_.contains(spec.file_name)) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(spec.name, " is looked into")),
+                      {"IMAGE_IN_USE", {{"image", spec.name}}});
+  }
   return absl::OkStatus();
 }
 

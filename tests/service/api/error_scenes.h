@@ -3,6 +3,10 @@
 #pragma once
 
 #include <functional>
+#include <future>
+#include <latch>
+#include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -44,6 +48,8 @@ class ErrorStage final : public ServerFixture {
   void OutrunTheNextWatch();
   void LoseAnOperation(const std::string& name);
   void CancelPaused();
+  // As many changes wait for a thread as may, until Settle().
+  void FillTheQueue();
   void Drain() { server_->Drain(); }
 
  private:
@@ -51,6 +57,14 @@ class ErrorStage final : public ServerFixture {
 
   std::string paused_;
   std::thread beside_;
+  // What FillTheQueue() has made wait.
+  struct Gate {
+    std::promise<void> open;
+    std::shared_future<void> opened = open.get_future().share();
+  };
+  bool OfferWait(const std::shared_ptr<std::latch>& begun);
+  std::optional<Gate> gate_;
+  std::vector<std::future<void>> waiting_;
 };
 
 struct ErrorScene {

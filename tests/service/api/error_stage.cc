@@ -10,6 +10,7 @@ namespace {
 
 constexpr size_t kMaxJobs = 2;
 constexpr uint32_t kMaxExports = 2;
+constexpr int kChangeThreads = 3;  // of four
 
 void StageOptions(DomainOptions* options) {
   options->operations.piece_bytes = 4096;
@@ -29,6 +30,10 @@ ErrorStage::~ErrorStage() { Settle(); }
 
 void ErrorStage::Settle() {
   if (beside_.joinable()) beside_.join();
+  if (gate_.has_value()) gate_->open.set_value();
+  for (std::future<void>& waiting : waiting_) waiting.wait();
+  waiting_.clear();
+  gate_.reset();
 }
 
 std::string ErrorStage::Fill(const std::string& request) const {
@@ -88,6 +93,29 @@ void ErrorStage::OutrunTheNextWatch() {
     EXPECT_TRUE(touched.ok() && kept_->TrimChanges(*touched).ok());
     engine_->Release("StatImages");
   });
+}
+
+void ErrorStage::FillTheQueue() {
+  gate_.emplace();
+  // First the threads, so that none of them takes anything off the queue later.
+  const auto begun = std::make_shared<std::latch>(kChangeThreads);
+  for (int i = 0; i < kChangeThreads; ++i) EXPECT_TRUE(OfferWait(begun));
+  begun->wait();
+  while (OfferWait(nullptr)) {
+  }
+}
+
+bool ErrorStage::OfferWait(const std::shared_ptr<std::latch>& begun) {
+  auto done = std::make_shared<std::promise<void>>();
+  const auto taken =
+      executor_.Offer(Executor::Lane::kChanges, [begun, done, opened = gate_->opened] {
+        if (begun != nullptr) begun->count_down();
+        opened.wait();
+        done->set_value();
+      });
+  if (taken != Executor::Taken::kYes) return false;
+  waiting_.push_back(done->get_future());
+  return true;
 }
 
 void ErrorStage::LoseAnOperation(const std::string& name) {

@@ -183,6 +183,120 @@ TEST_F(ServerTest, MapIsNotReadAheadOfASlowClientAndEndsWhenItLeaves) {
   EXPECT_LT(engine_->calls("Map"), 900);                           // all of it takes 977
 }
 
+TEST_F(ServerTest, AMapThatNobodyReadsKeepsNothingOpen) {
+  MakeStripes("a", 500'000);
+  grpc::ClientContext context;
+  auto stream = inspect_->Map(&context, MapOf("images/a"));
+  v1::MapResponse piece;
+  ASSERT_TRUE(stream->Read(&piece));
+  // Refused while a piece is being made; ctest ends the test if that does not end.
+  while (!absl::IsNotFound(DeleteImage("images/a"))) std::this_thread::yield();
+  while (stream->Read(&piece)) {
+  }
+  EXPECT_FALSE(stream->Finish().ok());
+}
+
+TEST_F(ServerTest, ACallIsAnsweredByItsOperationAlsoWhenThatWasDeleted) {
+  v1::CreateImageRequest create;
+  create.set_image_id("a");
+  create.mutable_image()->mutable_raw();
+  create.mutable_image()->set_virtual_size_bytes(4096);
+  create.set_request_id("0b5d9a0e-6f0a-4c57-9d2f-8a1b2c3d4e5f");
+  google::longrunning::Operation first;
+  ASSERT_TRUE(Call(*images_, &v1::ImageService::Stub::CreateImage, create, &first).ok());
+  ASSERT_TRUE(domain_->operations().Delete(first.name()).ok());
+  google::longrunning::Operation second;
+  const grpc::Status again = Call(*images_, &v1::ImageService::Stub::CreateImage, create, &second);
+  ASSERT_TRUE(again.ok()) << again.error_message();
+  EXPECT_EQ(second.DebugString(), first.DebugString());
+}
+
+// An image whose lock is held by a call that goes on until the end of the test.
+class BusyImageTest : public ServerTest {
+ protected:
+  BusyImageTest() {
+    EXPECT_TRUE(CreateImage("a").ok());
+    engine_->Hold("GrowImage");
+    holder_ = std::thread([this] {
+      v1::UpdateImageRequest grow = Update();
+      grow.mutable_image()->set_virtual_size_bytes(8192);
+      v1::Image image;
+      EXPECT_TRUE(Call(*images_, &v1::ImageService::Stub::UpdateImage, grow, &image).ok());
+    });
+    engine_->AwaitCalls("GrowImage", 1);
+  }
+  ~BusyImageTest() override {
+    engine_->Release("GrowImage");
+    holder_.join();
+  }
+
+  static v1::UpdateImageRequest Update() {
+    v1::UpdateImageRequest request;
+    request.mutable_image()->set_name("images/a");
+    (*request.mutable_image()->mutable_labels())["k"] = "v";
+    return request;
+  }
+  // A change of something else gets a thread; ctest ends the test otherwise.
+  bool AnotherChangeIsMade() {
+    v1::DeleteImageRequest remove;
+    remove.set_name("images/none");
+    remove.set_allow_missing(true);
+    google::longrunning::Operation operation;
+    return Call(*images_, &v1::ImageService::Stub::DeleteImage, remove, &operation).ok();
+  }
+  // More than there are threads for changes.
+  static constexpr int kWaiting = 8;
+
+  std::thread holder_;
+};
+
+TEST_F(BusyImageTest, ReadsGoOnWhileChangesWait) {
+  std::vector<std::thread> waiting;
+  for (int i = 0; i < kWaiting; ++i) {
+    waiting.emplace_back([this] {
+      v1::Image image;
+      EXPECT_TRUE(Call(*images_, &v1::ImageService::Stub::UpdateImage, Update(), &image).ok());
+    });
+  }
+  v1::GetImageRequest get;
+  get.set_name("images/a");
+  for (int i = 0; i < 100; ++i) {
+    v1::Image image;
+    EXPECT_TRUE(Call(*images_, &v1::ImageService::Stub::GetImage, get, &image).ok());
+  }
+  engine_->Release("GrowImage");
+  for (std::thread& call : waiting) call.join();
+}
+
+TEST_F(BusyImageTest, WaitsEndWithTheDeadlinesOfTheirCalls) {
+  std::vector<std::thread> waiting;
+  for (int i = 0; i < kWaiting; ++i) {
+    waiting.emplace_back([this] {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
+      v1::Image image;
+      EXPECT_FALSE(images_->UpdateImage(&context, Update(), &image).ok());
+    });
+  }
+  for (std::thread& call : waiting) call.join();
+  EXPECT_TRUE(AnotherChangeIsMade());
+}
+
+TEST_F(BusyImageTest, WaitsEndWhenTheirCallersLeave) {
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::thread> waiting;
+  for (int i = 0; i < kWaiting; ++i) {
+    grpc::ClientContext& context = *contexts.emplace_back(std::make_unique<grpc::ClientContext>());
+    waiting.emplace_back([this, &context] {
+      v1::Image image;
+      EXPECT_FALSE(images_->UpdateImage(&context, Update(), &image).ok());
+    });
+  }
+  for (auto& context : contexts) context->TryCancel();
+  for (std::thread& call : waiting) call.join();
+  EXPECT_TRUE(AnotherChangeIsMade());
+}
+
 TEST_F(ServerTest, ReflectionOfBothVersionsTellsTheSameServices) {
   const std::vector<std::string> v1 = Reflected("v1");
   EXPECT_THAT(v1, IsSupersetOf({"gabion.v1.ImageService", "gabion.v1.ExportService",

@@ -18,10 +18,15 @@ class BreakingStore final : public MetadataStore {
 
   // Asked before each commit: an error is returned, and nothing is written.
   void SetGate(std::function<absl::Status()> gate) { gate_ = std::move(gate); }
+  // Asked before each read of a row: an error is returned instead of it.
+  void SetReadGate(std::function<absl::Status()> gate) { read_gate_ = std::move(gate); }
   // Asked after each commit: an error is returned, but all is written.
   void SetAnswer(std::function<absl::Status()> answer) { answer_ = std::move(answer); }
 
   absl::StatusOr<Row> Get(std::string_view collection, std::string_view name) override {
+    if (read_gate_) {
+      if (const absl::Status open = read_gate_(); !open.ok()) return open;
+    }
     return store_.Get(collection, name);
   }
   absl::StatusOr<RowsAt> GetMany(std::span<const RowKey> keys) override {
@@ -44,7 +49,12 @@ class BreakingStore final : public MetadataStore {
   absl::StatusOr<std::vector<Change>> Changes(uint64_t after, size_t limit) override {
     return store_.Changes(after, limit);
   }
-  absl::Status TrimChanges(uint64_t through) override { return store_.TrimChanges(through); }
+  absl::Status TrimChanges(uint64_t through) override {
+    trims_.push_back(through);
+    return store_.TrimChanges(through);
+  }
+  // Up to where changes were trimmed, in the order of the calls.
+  const std::vector<uint64_t>& trims() const { return trims_; }
   absl::StatusOr<uint64_t> Revision() override { return store_.Revision(); }
   absl::StatusOr<uint64_t> OldestRevision() override { return store_.OldestRevision(); }
   void SetListener(Listener listener) override { store_.SetListener(std::move(listener)); }
@@ -53,7 +63,9 @@ class BreakingStore final : public MetadataStore {
  private:
   MetadataStore& store_;
   std::function<absl::Status()> gate_;
+  std::function<absl::Status()> read_gate_;
   std::function<absl::Status()> answer_;
+  std::vector<uint64_t> trims_;
 };
 
 }  // namespace gabion::service

@@ -42,6 +42,60 @@ TEST_F(ExportManagerTest, CreatedExportIsServedWithItsDefaults) {
   EXPECT_EQ(GetExport("exports/e").DebugString(), exported->DebugString());
 }
 
+TEST_F(ExportManagerTest, ADryRunTellsTheExportAsItWouldBeAndLeavesNothing) {
+  v1::CreateExportRequest request;
+  request.set_export_id("e");
+  request.mutable_export_()->set_source("images/a");
+  Call call;
+  call.validate_only = true;
+  const auto tried = domain_->exports().Create(request, call);
+  ASSERT_TRUE(tried.ok()) << tried.status();
+  const auto made = CreateExport("e", "images/a");
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(tried->state(), made->state());
+  EXPECT_EQ(tried->observed_generation(), made->observed_generation());
+  EXPECT_EQ(tried->reconciling(), made->reconciling());
+  ASSERT_EQ(tried->conditions_size(), made->conditions_size());
+  for (int i = 0; i < made->conditions_size(); ++i) {
+    EXPECT_EQ(tried->conditions(i).satisfied(), made->conditions(i).satisfied());
+  }
+}
+
+TEST_F(ExportManagerTest, ADryRunOfARepairIsNoTransition) {
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  files_.SetLocked("a.raw", true);
+  Restart();
+  const v1::Export failed = GetExport("exports/e");
+  ASSERT_EQ(failed.state(), v1::Export::STATE_FAILED);
+  engine_->SetGate([] { return absl::UnavailableError("not yet"); });
+  files_.SetLocked("a.raw", false);
+  v1::UpdateExportRequest request;
+  *request.mutable_export_() = failed;
+  request.mutable_export_()->clear_etag();
+  request.mutable_export_()->set_description("d");
+  request.mutable_update_mask()->add_paths("description");
+  Call call;
+  call.validate_only = true;
+  const auto tried = domain_->exports().Update(request, call);
+  ASSERT_TRUE(tried.ok()) << tried.status();
+  EXPECT_EQ(tried->state(), v1::Export::STATE_ACTIVE);
+  EXPECT_EQ(GetExport("exports/e").conditions(0).last_transition_time().DebugString(),
+            failed.conditions(0).last_transition_time().DebugString());
+}
+
+TEST_F(ExportManagerTest, AnEtagOfWhatIsMissingDoesNotCreateIt) {
+  v1::UpdateExportRequest request;
+  request.mutable_export_()->set_name("exports/e");
+  request.mutable_export_()->set_source("images/a");
+  request.mutable_export_()->set_etag("\"0123\"");
+  request.set_allow_missing(true);
+  const absl::Status refused = domain_->exports().Update(request, Call()).status();
+  EXPECT_EQ(ReasonIn(refused), "ETAG_MISMATCH");
+  EXPECT_EQ(ReasonIn(domain_->exports().Get("exports/e").status()), "RESOURCE_NOT_FOUND");
+  request.mutable_export_()->clear_etag();
+  EXPECT_TRUE(domain_->exports().Update(request, Call()).ok());
+}
+
 TEST_F(ExportManagerTest, PolicyReachesTheEngineAndItsOutcomeTheCaller) {
   const auto exported = CreateExport("e", "images/a", [](v1::Export* e) {
     e->mutable_block_sizes()->set_minimum_bytes(4096);

@@ -67,6 +67,72 @@ TEST_F(ImageManagerTest, FailureOfTheEngineLeavesNothing) {
   EXPECT_TRUE(CreateImage("a").ok());
 }
 
+TEST_F(ImageManagerTest, ADryRunTellsTheImageAsItWouldBe) {
+  v1::CreateImageRequest request;
+  request.set_image_id("a");
+  request.mutable_image()->mutable_raw();
+  request.mutable_image()->set_virtual_size_bytes(4096);
+  Call call;
+  call.validate_only = true;
+  const auto tried = Result<v1::Image>(domain_->images().Create(request, call));
+  ASSERT_TRUE(tried.ok()) << tried.status();
+  const auto made = CreateImage("a");
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(tried->state(), made->state());
+  EXPECT_EQ(tried->observed_generation(), made->observed_generation());
+  EXPECT_EQ(tried->reconciling(), made->reconciling());
+  ASSERT_EQ(tried->conditions_size(), made->conditions_size());
+  for (int i = 0; i < made->conditions_size(); ++i) {
+    EXPECT_EQ(tried->conditions(i).satisfied(), made->conditions(i).satisfied());
+  }
+}
+
+TEST_F(ImageManagerTest, AnImageWhoseBeginWasNotAnsweredIsMadeAllTheSame) {
+  store_.SetAnswerGate([answers = 0]() mutable {
+    return answers++ == 0 ? absl::UnavailableError("who knows") : absl::OkStatus();
+  });
+  EXPECT_FALSE(CreateImage("a").ok());
+  AwaitOperations();
+  const auto image = domain_->images().Get("images/a");
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_EQ(image->state(), v1::Image::STATE_ACTIVE);
+}
+
+class SmallPiecesTest : public DomainFixture {
+ protected:
+  SmallPiecesTest()
+      : DomainFixture([](DomainOptions* options) { options->operations.piece_bytes = 1000; }) {}
+};
+
+TEST_F(SmallPiecesTest, NobodyWaitsForAnImageThatIsBeingTakenBack) {
+  engine_->Hold("BuildImage");
+  std::thread creator([&] { CreateImage("a", 4000).IgnoreError(); });
+  engine_->AwaitCalls("BuildImage", 1);
+  engine_->FailNext("BuildImage", absl::ResourceExhaustedError("no space"));  // the next piece
+  engine_->Hold("RemoveImage");
+  engine_->Release("BuildImage");
+  creator.join();
+  engine_->AwaitCalls("RemoveImage", 1);  // and it is not answered
+
+  const auto image = domain_->images().Get("images/a");
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_EQ(image->state(), v1::Image::STATE_CREATING);
+  const absl::Status deleted = DeleteImage("images/a");
+  EXPECT_EQ(ReasonIn(deleted), "OPERATION_IN_PROGRESS");
+  EXPECT_EQ(MetadataIn(deleted, "operation"), image->operation());
+  EXPECT_EQ(ReasonIn(CreateExport("e", "images/a").status()), "IMAGE_NOT_ACTIVE");
+  v1::Image labelled = *image;
+  (*labelled.mutable_labels())["k"] = "v";
+  EXPECT_TRUE(UpdateImage(labelled, "labels").ok());
+  EXPECT_EQ(ReasonIn(CreateImage("a", 4000).status()), "RESOURCE_EXISTS_DIFFERENT");
+
+  engine_->Release("RemoveImage");
+  AwaitOperations();
+  EXPECT_EQ(files_.count(), 0u);
+  EXPECT_EQ(ReasonIn(domain_->images().Get("images/a").status()), "RESOURCE_NOT_FOUND");
+  EXPECT_TRUE(CreateImage("b", 500).ok());
+}
+
 TEST_F(ImageManagerTest, ForeignFileOfTheSameNameIsLeftAlone) {
   files_.Put("a.raw", {"", "precious", false});
   EXPECT_EQ(ReasonIn(CreateImage("a").status()), "RESOURCE_EXISTS");

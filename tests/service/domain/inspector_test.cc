@@ -4,6 +4,7 @@
 
 #include <sstream>
 
+#include "engine/base/status_macros.h"
 #include "tests/service/domain/fixture.h"
 #include "tests/service/violations_of.h"
 
@@ -138,6 +139,63 @@ TEST_F(InspectorTest, LongMapComesInPieces) {
   EXPECT_GE(pieces_, 19);
   EXPECT_THAT(Map(MapOf("images/long", 2)), ElementsAre("0+20000:da1"));
   EXPECT_EQ(pieces_, 1);
+}
+
+class LongMapTest : public InspectorTest {
+ protected:
+  LongMapTest() {
+    Make();
+    auto cursor = domain_->inspector().Map(MapOf("images/long"));
+    EXPECT_TRUE(cursor.ok()) << cursor.status();
+    cursor_ = *std::move(cursor);
+    const auto first = cursor_->Next();
+    EXPECT_TRUE(first.ok() && first->has_value());
+  }
+
+  void Make() {
+    EXPECT_TRUE(CreateImage("long", 20'000).ok());
+    std::string stripes;
+    for (int i = 0; i < 10'000; ++i) stripes += std::string("x\0", 2);
+    Fill("long.raw", 0, stripes);
+  }
+  // The end of what the rest of the map tells; the error, if it ends with one.
+  absl::StatusOr<uint64_t> TakeRest() {
+    uint64_t end = 0;
+    while (!cursor_->ended()) {
+      ASSIGN_OR_RETURN(const std::optional<v1::MapResponse> piece, cursor_->Next());
+      if (!piece.has_value() || piece->extents().empty()) continue;
+      end = piece->extents().rbegin()->offset() + piece->extents().rbegin()->length();
+    }
+    return end;
+  }
+
+  std::unique_ptr<MapCursor> cursor_;
+};
+
+TEST_F(LongMapTest, NothingIsOpenBetweenItsPieces) {
+  EXPECT_EQ(engine_->open_targets(), 0);
+  EXPECT_EQ(TakeRest().value_or(0), 20'000u);
+  EXPECT_EQ(engine_->open_targets(), 0);
+}
+
+TEST_F(LongMapTest, EndsWhenItsImageIsGone) {
+  ASSERT_TRUE(DeleteImage("images/long").ok());
+  EXPECT_EQ(ReasonIn(TakeRest().status()), "RESOURCE_NOT_FOUND");
+}
+
+TEST_F(LongMapTest, DoesNotGoOnInAnotherImageOfThatName) {
+  ASSERT_TRUE(DeleteImage("images/long").ok());
+  Make();
+  EXPECT_EQ(ReasonIn(TakeRest().status()), "CONCURRENT_UPDATE");
+  EXPECT_EQ(engine_->open_targets(), 0);
+}
+
+TEST_F(LongMapTest, TellsAnImageThatGrowsAsItWasAtItsBegin) {
+  auto image = domain_->images().Get("images/long");
+  ASSERT_TRUE(image.ok());
+  image->set_virtual_size_bytes(30'000);
+  ASSERT_TRUE(UpdateImage(*image, "virtual_size_bytes").ok());
+  EXPECT_EQ(TakeRest().value_or(0), 20'000u);
 }
 
 TEST_F(InspectorTest, AsAdvertisedIsForExportsAndExcludesAGranularity) {

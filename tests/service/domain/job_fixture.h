@@ -36,6 +36,7 @@ struct FakeWork {
   // Called in front of the effect of each; an error is returned instead of the effect.
   std::function<absl::Status(const std::string& operation, uint64_t from)> work;
   std::function<absl::Status()> finish;
+  std::function<absl::StatusOr<bool>()> put_away;
   std::function<absl::Status()> undo;
   std::function<bool()> ready;  // a job that waits
 
@@ -85,6 +86,11 @@ class FakeJob final : public Job {
     outcome.steps.push_back(Insert("images", target_, image.SerializeAsString()));
     outcome.response.PackFrom(image);
     return outcome;
+  }
+
+  absl::StatusOr<bool> PutAway(uint64_t budget_bytes) override {
+    EXPECT_GT(budget_bytes, 0u);
+    return fake_.put_away ? fake_.put_away() : true;
   }
 
   absl::StatusOr<JobOutcome> Undo(const absl::Status& why) override {

@@ -143,6 +143,49 @@ TEST_F(JobRunnerTest, AnUndoThatFailsIsTriedAgain) {
   EXPECT_EQ(Rows("undone"), 1u);
 }
 
+TEST_F(JobRunnerTest, WhatIsUndoneGoesInPiecesAndNobodyWaitsForThem) {
+  fake_.work = [](const std::string&, uint64_t) { return absl::DataLossError("gone"); };
+  constexpr Patience kNone{.until = Patience::Clock::time_point::min()};
+  int pieces = 0;
+  fake_.put_away = [&]() -> absl::StatusOr<bool> {
+    EXPECT_TRUE(locks_.LockFor(kNone, {kTarget}).ok());
+    return ++pieces == 3;
+  };
+  fake_.undo = [&] {
+    EXPECT_FALSE(locks_.LockFor(kNone, {kTarget}).ok());
+    EXPECT_EQ(pieces, 3);
+    return absl::OkStatus();
+  };
+  const std::string name = Begin();
+  EXPECT_EQ(MetadataOf(Start(name)).state(), JobMetadata::STATE_CANCELLING);
+  EXPECT_TRUE(WaitDone(name).has_error());
+  EXPECT_EQ(fake_.undone, 1);
+}
+
+TEST_F(JobRunnerTest, APieceThatCannotBePutAwayIsTriedAgain) {
+  fake_.work = [](const std::string&, uint64_t) { return absl::DataLossError("gone"); };
+  std::atomic<int> tries = 0;
+  fake_.put_away = [&]() -> absl::StatusOr<bool> {
+    if (++tries < 3) return absl::UnavailableError("stuck");
+    return true;
+  };
+  const std::string name = Begin();
+  Start(name);
+  EXPECT_EQ(WaitDone(name).error().code(), static_cast<int>(absl::StatusCode::kDataLoss));
+  EXPECT_EQ(tries, 3);
+}
+
+TEST_F(JobRunnerTest, AnUndoThatFailsLooksAgainWhatIsLeft) {
+  fake_.work = [](const std::string&, uint64_t) { return absl::DataLossError("gone"); };
+  std::atomic<int> looks = 0;
+  fake_.put_away = [&]() -> absl::StatusOr<bool> { return ++looks > 0; };
+  fake_.undo = [&] { return fake_.undone < 2 ? absl::InternalError("stuck") : absl::OkStatus(); };
+  const std::string name = Begin();
+  Start(name);
+  EXPECT_TRUE(WaitDone(name).has_error());
+  EXPECT_EQ(looks, 2);
+}
+
 TEST_F(JobRunnerTest, CancelStopsWorkAndUndoesIt) {
   fake_.total_bytes = 1000;
   fake_.work = [&](const std::string& name, uint64_t from) {

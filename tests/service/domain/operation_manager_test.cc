@@ -131,6 +131,59 @@ TEST_F(OperationManagerTest, ThereIsALimit) {
   EXPECT_NE(Begin("images/c"), "");
 }
 
+TEST_F(OperationManagerTest, DeletionsAreNotLimited) {
+  manager_.reset();
+  options_.max_jobs = 1;
+  Open();
+  BeginPaused("images/a");
+  std::vector<Mutation> steps;
+  for (const auto kind : {JobMetadata::KIND_DELETE, JobMetadata::KIND_DRAIN}) {
+    const absl::Status begun = manager_->Begin({}, kind, "images/b", {}, &steps).status();
+    EXPECT_TRUE(begun.ok()) << begun;
+  }
+}
+
+TEST_F(OperationManagerTest, WhatCouldNotBeStartedIsStartedLater) {
+  const std::string name = Begin();
+  std::atomic<int> failures = 3;
+  store_.SetReadGate(
+      [&] { return failures-- > 0 ? absl::UnavailableError("disk") : absl::OkStatus(); });
+  EXPECT_EQ(manager_->Start(name).status().code(), absl::StatusCode::kUnavailable);
+  while (failures >= 0) std::this_thread::yield();  // ctest ends it otherwise
+  EXPECT_TRUE(WaitDone(name).has_response());
+}
+
+TEST_F(OperationManagerTest, WhatWasBegunWithoutAnAnswerIsStarted) {
+  store_.SetAnswer([] { return absl::UnavailableError("who knows"); });
+  store::v1::Job work;
+  work.mutable_build();
+  std::vector<Mutation> steps;
+  const auto name = manager_->Begin({}, JobMetadata::KIND_CREATE, kTarget, work, &steps);
+  ASSERT_TRUE(name.ok());
+  EXPECT_FALSE(store_.Commit(steps).ok());
+  store_.SetAnswer({});
+  manager_->StartIfBegun(*name);
+  EXPECT_TRUE(WaitDone(*name).has_response());
+  manager_->StartIfBegun("operations/none");  // changes nothing
+}
+
+TEST_F(OperationManagerTest, WhatIsDeletedIsKeptForTheCallsThatItAnswered) {
+  RequestLog requests(store_, locks_);
+  const std::string name = Begin();
+  EXPECT_FALSE(requests.Deleted(name)->has_value());
+  const Operation ended = Start(name);
+  ASSERT_TRUE(ended.done());
+  ASSERT_TRUE(manager_->Delete(name).ok());
+  const auto kept = requests.Deleted(name);
+  ASSERT_TRUE(kept.ok() && kept->has_value());
+  EXPECT_EQ((*kept)->SerializeAsString(), ended.SerializeAsString());
+  ASSERT_TRUE(requests.Expire(seconds(3600)).ok());
+  EXPECT_TRUE(requests.Deleted(name)->has_value());
+  ASSERT_TRUE(requests.Expire(seconds(-10)).ok());  // as if ten seconds had passed
+  EXPECT_FALSE(requests.Deleted(name)->has_value());
+  EXPECT_EQ(Rows("requests") + Rows("expiries"), 0u);
+}
+
 TEST_F(OperationManagerTest, ListsAllInPages) {
   std::set<std::string> names;
   for (int i = 0; i < 5; ++i) names.insert(AddDone().name());
@@ -238,31 +291,6 @@ TEST_F(OperationManagerTest, EachWaitIsCalledOrWithdrawnNeverBoth) {
     ASSERT_EQ(called + withdrawn, 8);
     Restart();
   }
-}
-
-TEST_F(OperationManagerTest, WhatAJobSavesIsThereAfterARestart) {
-  bool save = true;
-  fake_.total_bytes = 200;
-  fake_.work = [&](const std::string& name, uint64_t from) -> absl::Status {
-    if (from > 0 || !save) return absl::OkStatus();
-    store::v1::Job work;
-    work.mutable_build()->set_source_file("file");
-    const absl::Status saved = manager_->SaveWork(name, work);
-    if (!saved.ok()) return saved;
-    return Pause(name);
-  };
-  const std::string name = Begin();
-  Start(name);
-  save = false;
-  const auto row = store_.Get("jobs", name);
-  store::v1::Job stored;
-  ASSERT_TRUE(row.ok() && stored.ParseFromString(row->value));
-  EXPECT_EQ(stored.build().source_file(), "file");
-  EXPECT_EQ(stored.checkpoint_bytes(), 100u);
-  Restart();
-  EXPECT_TRUE(Resume(name).ok());
-  EXPECT_TRUE(WaitDone(name).has_response());
-  EXPECT_EQ(manager_->SaveWork(name, stored).code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(OperationManagerTest, WorkThatNobodyKnowsEndsInterrupted) {

@@ -146,6 +146,9 @@ TEST_F(RequestLogTest, OneCallAtATimeHasAnId) {
   std::atomic<bool> first_is_done = false;
   {
     const auto guard = log_.Enter(CallOf("1"));
+    Call impatient = CallOf("1");
+    impatient.patience.until = Patience::Clock::time_point::min();
+    EXPECT_EQ(InfoOf(log_.Enter(impatient).status()).reason(), "OPERATION_IN_PROGRESS");
     const auto other = std::async(std::launch::async, [&] { (void)log_.Enter(CallOf("2")); });
     other.wait();
     second = std::async(std::launch::async, [&] {

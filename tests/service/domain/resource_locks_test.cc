@@ -7,6 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include "service/errors.h"
+
 namespace gabion::service {
 namespace {
 
@@ -74,6 +76,72 @@ TEST(ResourceLocksTest, NameInBothListsIsHeldAlone) {
   released = true;
   held.reset();
   sharer.join();
+}
+
+constexpr Patience kNone{.until = Patience::Clock::time_point::min()};
+
+TEST(ResourceLocksTest, AWaitEndsWhenItsTimeIsOverAndSaysForWhat) {
+  ResourceLocks locks;
+  const ResourceLocks::Guard held = locks.Lock({"images/b"}, {"images/c"});
+  const absl::Status alone = locks.LockFor(kNone, {"images/a", "images/b"}).status();
+  EXPECT_EQ(alone.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(InfoOf(alone).reason(), "OPERATION_IN_PROGRESS");
+  EXPECT_EQ(InfoOf(alone).metadata().at("resource"), "images/b");
+  EXPECT_FALSE(locks.LockFor(kNone, {}, {"images/b"}).ok());
+  EXPECT_FALSE(locks.LockFor(kNone, {"images/c"}).ok());
+  EXPECT_TRUE(locks.LockFor(kNone, {}, {"images/c"}).ok());
+  const auto soon = Patience::Clock::now() + std::chrono::milliseconds(1);
+  EXPECT_FALSE(locks.LockFor({.until = soon}, {"images/b"}).ok());
+  EXPECT_GE(Patience::Clock::now(), soon);
+  EXPECT_TRUE(locks.LockFor(kNone, {"images/a"}).ok());  // what it had is free again
+}
+
+TEST(ResourceLocksTest, AWaitEndsWhenItsCallerHasGone) {
+  ResourceLocks locks;
+  const ResourceLocks::Guard held = locks.Lock({"a"});
+  std::atomic<bool> gone = false;
+  std::thread waiter([&] {
+    const absl::Status left = locks.LockFor({.gone = &gone}, {"a"}).status();
+    EXPECT_EQ(left.code(), absl::StatusCode::kCancelled);
+  });
+  gone = true;
+  locks.LookAgain();
+  waiter.join();
+}
+
+TEST(ResourceLocksTest, WhoStopsWaitingLetsTheNextOneIn) {
+  ResourceLocks locks;
+  std::optional<ResourceLocks::Guard> held = locks.Lock({}, {"a"});
+  std::atomic<bool> gone = false;
+  std::thread first([&] { EXPECT_FALSE(locks.LockFor({.gone = &gone}, {"a"}).ok()); });
+  // A sharer comes in unless somebody waits to be alone.
+  while (locks.LockFor(kNone, {}, {"a"}).ok()) std::this_thread::yield();
+  std::thread second([&] { const ResourceLocks::Guard shared = locks.Lock({}, {"a"}); });
+  gone = true;
+  locks.LookAgain();
+  first.join();
+  second.join();
+  held.reset();
+  EXPECT_TRUE(locks.LockFor(kNone, {"a"}).ok());
+}
+
+TEST(ResourceLocksTest, WaitsThatEndAtAnyTimeLeaveNothingBehind) {
+  ResourceLocks locks;
+  int inside = 0;  // guarded by the lock
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 6; ++i) {
+    threads.emplace_back([&, i] {
+      for (int round = 0; round < 2000; ++round) {
+        const auto until = Patience::Clock::now() + std::chrono::microseconds(round % 50);
+        const auto guard = locks.LockFor({.until = until}, {"a", i % 2 == 0 ? "b" : "c"});
+        if (!guard.ok()) continue;
+        EXPECT_EQ(++inside, 1);
+        --inside;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(locks.LockFor(kNone, {"a", "b", "c"}).ok());
 }
 
 TEST(ResourceLocksTest, SharersAndOthersNeverMeet) {
