@@ -18,6 +18,38 @@ grpc::ServerUnaryReactor* ImageApi::ImportImage(grpc::CallbackServerContext* con
       [this](const auto& checked, const Call& call) { return images_.Import(checked, call); });
 }
 
+grpc::ServerUnaryReactor* ImageApi::CloneImage(grpc::CallbackServerContext* context,
+                                               const v1::CloneImageRequest* request,
+                                               google::longrunning::Operation* response) {
+  return Answer(
+      calls_, "gabion.v1.ImageService.CloneImage", context, request, response,
+      [this](const auto& checked, const Call& call) { return images_.Clone(checked, call); });
+}
+
+grpc::ServerUnaryReactor* ImageApi::ResizeImage(grpc::CallbackServerContext* context,
+                                                const v1::ResizeImageRequest* request,
+                                                google::longrunning::Operation* response) {
+  return Answer(
+      calls_, "gabion.v1.ImageService.ResizeImage", context, request, response,
+      [this](const auto& checked, const Call& call) { return images_.Resize(checked, call); });
+}
+
+grpc::ServerUnaryReactor* ImageApi::CheckImage(grpc::CallbackServerContext* context,
+                                               const v1::CheckImageRequest* request,
+                                               google::longrunning::Operation* response) {
+  return Answer(
+      calls_, "gabion.v1.ImageService.CheckImage", context, request, response,
+      [this](const auto& checked, const Call& call) { return images_.Check(checked, call); });
+}
+
+grpc::ServerUnaryReactor* ImageApi::MeasureImage(grpc::CallbackServerContext* context,
+                                                 const v1::MeasureImageRequest* request,
+                                                 v1::MeasureImageResponse* response) {
+  return Answer(
+      calls_, "gabion.v1.ImageService.MeasureImage", context, request, response,
+      [this](const auto& checked, const Call& /*call*/) { return images_.Measure(checked); });
+}
+
 grpc::ServerUnaryReactor* ImageApi::GetImage(grpc::CallbackServerContext* context,
                                              const v1::GetImageRequest* request,
                                              v1::Image* response) {

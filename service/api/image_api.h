@@ -19,6 +19,18 @@ class ImageApi final : public v1::ImageService::CallbackService {
   grpc::ServerUnaryReactor* ImportImage(grpc::CallbackServerContext* context,
                                         const v1::ImportImageRequest* request,
                                         google::longrunning::Operation* response) override;
+  grpc::ServerUnaryReactor* CloneImage(grpc::CallbackServerContext* context,
+                                       const v1::CloneImageRequest* request,
+                                       google::longrunning::Operation* response) override;
+  grpc::ServerUnaryReactor* ResizeImage(grpc::CallbackServerContext* context,
+                                        const v1::ResizeImageRequest* request,
+                                        google::longrunning::Operation* response) override;
+  grpc::ServerUnaryReactor* CheckImage(grpc::CallbackServerContext* context,
+                                       const v1::CheckImageRequest* request,
+                                       google::longrunning::Operation* response) override;
+  grpc::ServerUnaryReactor* MeasureImage(grpc::CallbackServerContext* context,
+                                         const v1::MeasureImageRequest* request,
+                                         v1::MeasureImageResponse* response) override;
   grpc::ServerUnaryReactor* GetImage(grpc::CallbackServerContext* context,
                                      const v1::GetImageRequest* request,
                                      v1::Image* response) override;

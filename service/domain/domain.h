@@ -81,6 +81,7 @@ class Domain {
   ChangeFeed feed_;
   ResourceLocks locks_;
   ExportIndex index_;
+  ImageChains chains_;
   PageTokens tokens_;
   RequestLog requests_;
   OperationManager operations_;

@@ -92,6 +92,7 @@ engine::ExportSpec SpecOf(const v1::Export& exported, const engine::ImageSpec& i
   spec.description = exported.description();
   spec.image = image;
   spec.read_only = exported.read_only();
+  spec.allocation_depth = exported.expose_allocation_depth();
   spec.enabled = exported.enabled();
   const v1::BlockSizePolicy& policy = exported.block_sizes();
   spec.block_sizes.minimum = policy.minimum_bytes();

@@ -74,7 +74,8 @@ void NoteServed(v1::Export* row) {
 }
 
 v1::Export TellExport(v1::Export row, const absl::StatusOr<engine::ExportState>& state,
-                      const engine::EngineInfo& engine, ConditionLog& conditions) {
+                      const engine::EngineInfo& engine, const ImageChains& chains,
+                      ConditionLog& conditions) {
   v1::Export exported = std::move(row);
   const Conditions stored = std::exchange(*exported.mutable_conditions(), {});
   if (exported.state() == v1::Export::STATE_ACTIVE) {
@@ -92,6 +93,9 @@ v1::Export TellExport(v1::Export row, const absl::StatusOr<engine::ExportState>&
   }
   if (IsServed(exported)) {
     for (std::string& uri : UrisOf(exported, engine)) exported.add_uris(std::move(uri));
+  }
+  for (std::string& image : chains.ChainOf(exported.source())) {
+    exported.add_effective_chain(std::move(image));
   }
   exported.set_reconciling(exported.observed_generation() != exported.generation() ||
                            !IsServed(exported));

@@ -69,6 +69,8 @@ absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& req
   ASSIGN_OR_RETURN(const bool changed, ApplyUpdate(request, &after));
   const bool grows = after.virtual_size_bytes() != before.virtual_size_bytes();
   if (grows) RETURN_IF_ERROR(CheckGrowth(before, after));
+  if (grows) RETURN_IF_ERROR(CheckDeletable(stored.resource));
+  if (grows) RETURN_IF_ERROR(CheckNothingStandsOn(name));
   if (grows) RETURN_IF_ERROR(ServedSpec(name).status());
   if (grows && call.validate_only) RETURN_IF_ERROR(CheckFits(after));
   if (changed) {
@@ -92,6 +94,7 @@ absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& req
 absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Image after,
                                              const Call& call) {
   const std::string name = after.name();
+  ASSIGN_OR_RETURN(const engine::ImageSpec spec, ChainSpec(records_, before.resource));
   store::v1::Intent intent;
   intent.set_request(call.request);
   *intent.mutable_grow_image() = before.resource;
@@ -101,8 +104,8 @@ absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Imag
   ASSIGN_OR_RETURN(const StoredImage written,
                    records_.Commit(std::move(steps), std::move(save), std::move(after)));
   const auto grown = Await<absl::StatusOr<engine::ImageInfo>>([&](auto done) {
-    context_.engine.GrowImage(SpecOf(written.resource),
-                              ByteCount{written.resource.virtual_size_bytes()}, std::move(done));
+    context_.engine.GrowImage(spec, ByteCount{written.resource.virtual_size_bytes()},
+                              std::move(done));
   });
   steps = {Intents::Removing(name)};
   if (!grown.ok()) {
@@ -116,7 +119,7 @@ absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Imag
   for (const std::string& exported : context_.index.ExportsOf(name)) {
     steps.push_back(Touch(kExports, exported));  // it has another size for new clients
   }
-  const v1::Image told = TellImage(row, grown, context_.index, context_.conditions);
+  const v1::Image told = TellImage(row, grown, {context_.index, context_.chains}, context_.conditions);
   RETURN_IF_ERROR(context_.requests.Answer(call.request, told, &steps));
   steps.push_back(records_.Saving(row, written.revision));
   RETURN_IF_ERROR(CommitOrAgain(name, steps));
@@ -148,6 +151,16 @@ absl::Status ImageManager::CheckUnused(const v1::Image& image) const {
       .Precondition(image.name(), "Delete the exports of the image first.");
 }
 
+absl::Status ImageManager::CheckNothingStandsOn(const std::string& name) const {
+  const std::vector<std::string> images = context_.chains.ImagesOn(name);
+  if (images.empty()) return absl::OkStatus();
+  return Error(reason::kImageHasDependents,
+               absl::StrCat(images.size(), " image(s) stand on ", name, "."))
+      .Metadata("image", name)
+      .MetadataList("dependents", images)
+      .Precondition(name, "What other images stand on does not change and stays.");
+}
+
 absl::StatusOr<Operation> ImageManager::Delete(const v1::DeleteImageRequest& request,
                                                const Call& call) {
   RETURN_IF_ERROR(CheckRetention(request));
@@ -171,6 +184,7 @@ absl::StatusOr<Operation> ImageManager::Delete(const v1::DeleteImageRequest& req
       return Bury(*stored, request, call);
     }
     RETURN_IF_ERROR(CheckUnused(stored->resource));
+    RETURN_IF_ERROR(CheckNothingStandsOn(request.name()));
     const absl::Status removable = Await<absl::Status>([&](auto done) {
       context_.engine.CheckRemoval(SpecOf(stored->resource), std::move(done));
     });

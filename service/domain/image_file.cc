@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "engine/base/status_macros.h"
 #include "engine/base/text.h"
 #include "service/errors.h"
 #include "service/names.h"
@@ -12,7 +13,10 @@
 namespace gabion::service {
 namespace {
 
-constexpr std::string_view kSuffix = ".raw";
+constexpr std::string_view kRawSuffix = ".raw";
+constexpr std::string_view kQcow2Suffix = ".qcow2";
+// A chain that the API lets nobody make; a loop ends here, too.
+constexpr std::size_t kMostImages = 1024;
 
 }  // namespace
 
@@ -21,9 +25,33 @@ engine::ImageSpec SpecOf(const v1::Image& image) {
   spec.name = image.name();
   spec.uid = image.uid();
   spec.pool = image.pool();
-  spec.file_name = absl::StrCat(AsAbsl(IdOf(image.name())), AsAbsl(kSuffix));
-  spec.format = engine::ImageFormat::kRaw;
+  const bool is_qcow2 = image.has_qcow2();
+  spec.file_name =
+      absl::StrCat(AsAbsl(IdOf(image.name())), AsAbsl(is_qcow2 ? kQcow2Suffix : kRawSuffix));
+  spec.format = is_qcow2 ? engine::ImageFormat::kQcow2 : engine::ImageFormat::kRaw;
   spec.request_alignment_bytes = image.raw().request_alignment_bytes();
+  return spec;
+}
+
+absl::StatusOr<std::vector<engine::ImageSpec>> BackingSpecs(const Records<v1::Image>& records,
+                                                            const v1::Image& image) {
+  std::vector<engine::ImageSpec> specs;
+  std::string next = image.backing_image();
+  while (!next.empty()) {
+    if (specs.size() == kMostImages) {
+      return absl::InternalError(absl::StrCat("The chain of ", image.name(), " has no end."));
+    }
+    ASSIGN_OR_RETURN(const Stored<v1::Image> below, records.Get(next));
+    specs.push_back(SpecOf(below.resource));
+    next = below.resource.backing_image();
+  }
+  return specs;
+}
+
+absl::StatusOr<engine::ImageSpec> ChainSpec(const Records<v1::Image>& records,
+                                            const v1::Image& image) {
+  engine::ImageSpec spec = SpecOf(image);
+  ASSIGN_OR_RETURN(spec.backing, BackingSpecs(records, image));
   return spec;
 }
 
@@ -43,10 +71,12 @@ absl::StatusOr<std::string> NormalizeFileName(std::string_view file_name) {
 }
 
 std::optional<std::string> ImageOfFileName(std::string_view file_name) {
-  if (!file_name.ends_with(kSuffix)) return std::nullopt;
-  const std::string_view id = file_name.substr(0, file_name.size() - kSuffix.size());
-  if (!IsResourceId(id)) return std::nullopt;
-  return MakeName("images", id);
+  for (const std::string_view suffix : {kRawSuffix, kQcow2Suffix}) {
+    if (!file_name.ends_with(suffix)) continue;
+    const std::string_view id = file_name.substr(0, file_name.size() - suffix.size());
+    if (IsResourceId(id)) return MakeName("images", id);
+  }
+  return std::nullopt;
 }
 
 }  // namespace gabion::service

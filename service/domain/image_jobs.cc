@@ -10,6 +10,7 @@
 #include "service/domain/await.h"
 #include "service/domain/identity.h"
 #include "service/domain/image_file.h"
+#include "service/domain/image_layout.h"
 #include "service/domain/image_manager.h"
 #include "service/domain/image_view.h"
 #include "service/domain/records.h"
@@ -24,6 +25,8 @@ engine::Preallocation PreallocationOf(v1::CreateImageRequest::Preallocation prea
       return engine::Preallocation::kFalloc;
     case v1::CreateImageRequest::PREALLOCATION_FULL:
       return engine::Preallocation::kFull;
+    case v1::CreateImageRequest::PREALLOCATION_METADATA:
+      return engine::Preallocation::kMetadata;
     default:
       return engine::Preallocation::kOff;
   }
@@ -32,10 +35,11 @@ engine::Preallocation PreallocationOf(v1::CreateImageRequest::Preallocation prea
 // What the two jobs share: an image, which stays the same one.
 class ImageJob : public Job {
  public:
-  ImageJob(const ManagerContext& context, Stored<v1::Image> stored)
+  ImageJob(const ManagerContext& context, Stored<v1::Image> stored, ImageReleased released)
       : context_(context),
         records_(context.store, kImages, kImageType),
-        image_(std::move(stored.resource)) {}
+        image_(std::move(stored.resource)),
+        released_(std::move(released)) {}
 
   std::vector<std::string> Locks() const override { return {image_.name()}; }
 
@@ -59,20 +63,34 @@ class ImageJob : public Job {
         [&](auto done) { context_.engine.RemoveImage(SpecOf(image_), budget, std::move(done)); });
   }
 
+  // Once the row is gone, nothing of the image stands on its backing image.
+  void LetGoOfBacking(JobOutcome* outcome) const {
+    const std::string backing = image_.backing_image();
+    if (backing.empty()) return;
+    outcome->steps.push_back(Touch(kImages, backing));  // a dependent less
+    outcome->committed = [this, backing, &chains = context_.chains] {
+      chains.Remove(image_.name());
+      released_(backing);
+    };
+  }
+
   const ManagerContext context_;
   const Records<v1::Image> records_;
   const v1::Image image_;
+  const ImageReleased released_;
 };
 
 class BuildJob final : public ImageJob {
  public:
-  BuildJob(const ManagerContext& context, Stored<v1::Image> stored, store::v1::BuildWork work)
-      : ImageJob(context, std::move(stored)), work_(std::move(work)) {}
+  BuildJob(const ManagerContext& context, Stored<v1::Image> stored, store::v1::BuildWork work,
+           ImageReleased released)
+      : ImageJob(context, std::move(stored), std::move(released)), work_(std::move(work)) {}
 
   absl::StatusOr<JobProgress> Work(uint64_t from_bytes, uint64_t budget_bytes) override {
+    ASSIGN_OR_RETURN(const engine::ImageBuild build, BuildOf(records_, image_, work_));
     const auto progress = Await<absl::StatusOr<engine::BuildProgress>>([&](auto done) {
-      context_.engine.BuildImage(BuildOf(image_, work_), ByteOffset{from_bytes},
-                                 ByteCount{budget_bytes}, std::move(done));
+      context_.engine.BuildImage(build, ByteOffset{from_bytes}, ByteCount{budget_bytes},
+                                 std::move(done));
     });
     if (!progress.ok()) return BuildError(progress.status(), image_, work_);
     return JobProgress{progress->done.value, progress->total.value, progress->complete};
@@ -86,12 +104,13 @@ class BuildJob final : public ImageJob {
     v1::Image& image = row.resource;
     image.set_state(v1::Image::STATE_ACTIVE);
     image.set_virtual_size_bytes(info->virtual_size.value);
+    if (info->qcow2.has_value()) *image.mutable_qcow2() = TellLayout(info->qcow2->layout);
     image.set_observed_generation(image.generation());
     image.clear_operation();
     NoteTransition(kReady, true, Now(), image.mutable_conditions());
     JobOutcome outcome;
     outcome.steps.push_back(records_.Saving(image, row.revision));
-    outcome.response.PackFrom(TellImage(image, info, context_.index, context_.conditions));
+    outcome.response.PackFrom(TellImage(image, info, {context_.index, context_.chains}, context_.conditions));
     return outcome;
   }
 
@@ -111,6 +130,7 @@ class BuildJob final : public ImageJob {
     context_.conditions.Forget(image_.uid());
     JobOutcome outcome;
     if (row.has_value()) outcome.steps.push_back(records_.Erasing(*row));
+    LetGoOfBacking(&outcome);
     return outcome;
   }
 
@@ -161,6 +181,7 @@ class RemovalJob final : public ImageJob {
     JobOutcome outcome;
     outcome.steps.push_back(records_.Erasing(row));
     outcome.response.PackFrom(google::protobuf::Empty());
+    LetGoOfBacking(&outcome);
     return outcome;
   }
 
@@ -186,9 +207,12 @@ class RemovalJob final : public ImageJob {
 
 }  // namespace
 
-engine::ImageBuild BuildOf(const v1::Image& image, const store::v1::BuildWork& work) {
+absl::StatusOr<engine::ImageBuild> BuildOf(const Records<v1::Image>& records,
+                                           const v1::Image& image,
+                                           const store::v1::BuildWork& work) {
   engine::ImageBuild build;
-  build.spec = SpecOf(image);
+  ASSIGN_OR_RETURN(build.spec, ChainSpec(records, image));
+  build.qcow2 = LayoutOf(image.qcow2());
   build.size = ByteCount{image.virtual_size_bytes()};
   build.preallocation = PreallocationOf(work.preallocation());
   build.source_file = work.source_file();
@@ -205,18 +229,21 @@ absl::Status BuildError(const absl::Status& status, const v1::Image& image,
 
 absl::StatusOr<std::unique_ptr<Job>> NewBuildJob(const ManagerContext& context,
                                                  const v1::JobMetadata& metadata,
-                                                 const store::v1::Job& stored) {
+                                                 const store::v1::Job& stored,
+                                                 ImageReleased released) {
   const Records<v1::Image> records(context.store, kImages, kImageType);
   ASSIGN_OR_RETURN(Stored<v1::Image> image, records.Get(metadata.target()));
-  return std::make_unique<BuildJob>(context, std::move(image), stored.build());
+  return std::make_unique<BuildJob>(context, std::move(image), stored.build(),
+                                    std::move(released));
 }
 
 absl::StatusOr<std::unique_ptr<Job>> NewRemovalJob(const ManagerContext& context,
                                                    const v1::JobMetadata& metadata,
-                                                   const store::v1::Job& /*stored*/) {
+                                                   const store::v1::Job& /*stored*/,
+                                                   ImageReleased released) {
   const Records<v1::Image> records(context.store, kImages, kImageType);
   ASSIGN_OR_RETURN(Stored<v1::Image> image, records.Get(metadata.target()));
-  return std::make_unique<RemovalJob>(context, std::move(image));
+  return std::make_unique<RemovalJob>(context, std::move(image), std::move(released));
 }
 
 }  // namespace gabion::service

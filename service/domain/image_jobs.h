@@ -1,6 +1,7 @@
 // The work of image operations: making a file, removing one.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -10,11 +11,17 @@
 #include "gabion/v1/image.pb.h"
 #include "service/domain/job.h"
 #include "service/domain/manager_context.h"
+#include "service/domain/records.h"
 
 namespace gabion::service {
 
+// Called when an image that stood on `backing` is no more.
+using ImageReleased = std::function<void(const std::string& backing)>;
+
 // What the engine is asked to make for `image`.
-engine::ImageBuild BuildOf(const v1::Image& image, const store::v1::BuildWork& work);
+absl::StatusOr<engine::ImageBuild> BuildOf(const Records<v1::Image>& records,
+                                           const v1::Image& image,
+                                           const store::v1::BuildWork& work);
 
 // Where a request says what may be at fault when `work` fails for `image`.
 absl::Status BuildError(const absl::Status& status, const v1::Image& image,
@@ -26,12 +33,14 @@ absl::Status BuildError(const absl::Status& status, const v1::Image& image,
 // outlives the job.
 absl::StatusOr<std::unique_ptr<Job>> NewBuildJob(const ManagerContext& context,
                                                  const v1::JobMetadata& metadata,
-                                                 const store::v1::Job& stored);
+                                                 const store::v1::Job& stored,
+                                                 ImageReleased released);
 
 // The job of KIND_DELETE: the file is removed piece by piece, then the row. There is no way back:
 // cancelling it does nothing.
 absl::StatusOr<std::unique_ptr<Job>> NewRemovalJob(const ManagerContext& context,
                                                    const v1::JobMetadata& metadata,
-                                                   const store::v1::Job& stored);
+                                                   const store::v1::Job& stored,
+                                                 ImageReleased released);
 
 }  // namespace gabion::service

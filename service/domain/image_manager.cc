@@ -7,8 +7,10 @@
 #include "google/protobuf/util/time_util.h"
 #include "service/domain/await.h"
 #include "service/domain/identity.h"
+#include "service/domain/image_care.h"
 #include "service/domain/image_file.h"
 #include "service/domain/image_jobs.h"
+#include "service/domain/image_layout.h"
 #include "service/domain/image_view.h"
 #include "service/domain/list_query.h"
 #include "service/domain/lister.h"
@@ -52,14 +54,27 @@ ImageManager::ImageManager(const ManagerContext& context, const PoolManager& poo
       pools_(pools),
       records_(context.store, kImages, kImageType),
       reconciler_(reconciler, [this](const std::string& name) { return Reconcile(name); }) {
+  const ImageReleased released = [this](const std::string& name) { Released(name); };
   context_.operations.Register(
       store::v1::Job::kBuild,
-      [this](const std::string& /*operation*/, const v1::JobMetadata& metadata,
-             const store::v1::Job& job) { return NewBuildJob(context_, metadata, job); });
+      [this, released](const std::string& /*operation*/, const v1::JobMetadata& metadata,
+                       const store::v1::Job& job) {
+        return NewBuildJob(context_, metadata, job, released);
+      });
   context_.operations.Register(
       store::v1::Job::kRemoval,
+      [this, released](const std::string& /*operation*/, const v1::JobMetadata& metadata,
+                       const store::v1::Job& job) {
+        return NewRemovalJob(context_, metadata, job, released);
+      });
+  context_.operations.Register(
+      store::v1::Job::kCheck,
       [this](const std::string& /*operation*/, const v1::JobMetadata& metadata,
-             const store::v1::Job& job) { return NewRemovalJob(context_, metadata, job); });
+             const store::v1::Job& job) { return NewCheckJob(context_, metadata, job); });
+  context_.operations.Register(
+      store::v1::Job::kResize,
+      [this](const std::string& /*operation*/, const v1::JobMetadata& metadata,
+             const store::v1::Job& job) { return NewResizeJob(context_, metadata, job); });
 }
 
 absl::StatusOr<engine::ImageInfo> ImageManager::Stat(const engine::ImageSpec& spec) const {
@@ -83,7 +98,8 @@ std::vector<v1::Image> ImageManager::Show(std::vector<v1::Image> rows) const {
   std::size_t next = 0;
   for (v1::Image& row : rows) {
     const auto& info = HasFile(row) ? infos.at(next++) : none;
-    images.push_back(TellImage(std::move(row), info, context_.index, context_.conditions));
+    images.push_back(TellImage(std::move(row), info, {context_.index, context_.chains},
+                               context_.conditions));
   }
   return images;
 }
@@ -151,6 +167,10 @@ absl::StatusOr<v1::Image> ImageManager::NewImage(const std::string& id,
     if (asked.virtual_size_bytes() == 0) {
       image.set_virtual_size_bytes(old->resource.virtual_size_bytes());
     }
+    const bool leaves_layout = asked.has_qcow2() && asked.qcow2().cluster_size_bytes() == 0;
+    if (leaves_layout && old->resource.has_qcow2()) {
+      *image.mutable_qcow2() = old->resource.qcow2();
+    }
     return ExistsAlready(image, old->resource, kImageType, image.name());
   }
   image.set_uid(NewUid());
@@ -163,17 +183,19 @@ absl::StatusOr<v1::Image> ImageManager::NewImage(const std::string& id,
 
 absl::StatusOr<Operation> ImageManager::Create(const v1::CreateImageRequest& request,
                                                const Call& call) {
-  if (request.image().virtual_size_bytes() == 0) {
+  const v1::Image& asked = request.image();
+  if (asked.virtual_size_bytes() == 0 && asked.backing_image().empty()) {
     return Error(reason::kFieldRequired, "An image needs a size.")
         .Field(kSizeField, "Required: the size of the disk in bytes.");
   }
   store::v1::BuildWork work;
   work.set_preallocation(request.preallocation());
-  return Build(request.image_id(), request.image(), v1::JobMetadata::KIND_CREATE, work, call);
+  return Build(request.image_id(), WithLayout(asked), v1::JobMetadata::KIND_CREATE, work, call);
 }
 
 absl::StatusOr<Operation> ImageManager::Import(const v1::ImportImageRequest& request,
                                                const Call& call) {
+  RETURN_IF_ERROR(CheckNoLayout(request.image()));
   store::v1::BuildWork work;
   ASSIGN_OR_RETURN(*work.mutable_source_file(), NormalizeFileName(request.source_file()));
   work.set_move(request.move());
@@ -187,23 +209,36 @@ absl::StatusOr<Operation> ImageManager::Build(const std::string& id, const v1::I
   {
     std::vector<std::string> names = {MakeName(kImages, id)};
     if (const auto owner = ImageOfFileName(work.source_file())) names.push_back(*owner);
+    if (!asked.backing_image().empty()) names.push_back(asked.backing_image());
     ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, context_.locks.LockFor(call.patience, names));
     ASSIGN_OR_RETURN(v1::Image image, NewImage(id, asked));
     if (!work.source_file().empty()) RETURN_IF_ERROR(CheckNotOwned(image, work.source_file()));
+    if (!image.backing_image().empty()) RETURN_IF_ERROR(CheckBacking(&image, kind));
+    ASSIGN_OR_RETURN(const engine::ImageBuild build, BuildOf(records_, image, work));
     const auto planned = Await<absl::StatusOr<engine::BuildProgress>>(
-        [&](auto done) { context_.engine.CheckBuild(BuildOf(image, work), std::move(done)); });
+        [&](auto done) { context_.engine.CheckBuild(build, std::move(done)); });
     if (!planned.ok()) return BuildError(planned.status(), image, work);
-    RETURN_IF_ERROR(CheckDeclaredSize(image, planned->total));
-    image.set_virtual_size_bytes(planned->total.value);  // a source's, where none was given
-    if (call.validate_only) return Unnamed(TellTrial(std::move(image), planned->total));
+    const ByteCount size = planned->info.virtual_size;
+    RETURN_IF_ERROR(CheckDeclaredSize(image, size));
+    image.set_virtual_size_bytes(size.value);  // a source's, where none was given
+    if (call.validate_only) return Unnamed(TellTrial(std::move(image), size));
     store::v1::Job job;
     *job.mutable_build() = work;
     std::vector<Mutation> steps;
     ASSIGN_OR_RETURN(operation, context_.operations.Begin(call, kind, image.name(), job, &steps));
     image.set_operation(operation);
+    const std::string backing = image.backing_image();
+    if (!backing.empty()) {
+      context_.chains.Add(image.name(), backing);
+      steps.push_back(Touch(kImages, backing));  // a dependent more
+    }
     Mutation add = records_.Adding(image);
+    const std::string name = image.name();
     const absl::Status begun =
         records_.Commit(std::move(steps), std::move(add), std::move(image)).status();
+    if (!begun.ok() && !backing.empty() && absl::IsNotFound(records_.Get(name).status())) {
+      context_.chains.Remove(name);
+    }
     if (!begun.ok()) context_.operations.StartIfBegun(operation);
     RETURN_IF_ERROR(begun);
   }
@@ -219,7 +254,7 @@ v1::Image ImageManager::TellTrial(v1::Image image, ByteCount size) const {
   engine::ImageInfo info;
   info.virtual_size = size;
   ConditionLog trial(context_.conditions, image.uid());
-  return TellImage(std::move(image), info, context_.index, trial);
+  return TellImage(std::move(image), info, {context_.index, context_.chains}, trial);
 }
 
 absl::Status ImageManager::CheckNotOwned(const v1::Image& image,
@@ -242,7 +277,7 @@ absl::StatusOr<engine::ImageSpec> ImageManager::UsableSpec(const std::string& na
   const v1::Image& image = stored.resource;
   const bool active = image.state() == v1::Image::STATE_ACTIVE;
   if (active && image.has_delete_time() && !tombstones) return Deleted(image, field);
-  if (active) return SpecOf(image);
+  if (active) return ChainSpec(records_, image);
   Error error(reason::kImageNotActive,
               absl::StrCat(name, " is in ", v1::Image::State_Name(image.state()), "."));
   error.Metadata("image", name).Precondition(name, "The image must be in STATE_ACTIVE.");

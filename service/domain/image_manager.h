@@ -41,6 +41,13 @@ class ImageManager {
                                                         const Call& call);
   absl::StatusOr<google::longrunning::Operation> Import(const v1::ImportImageRequest& request,
                                                         const Call& call);
+  absl::StatusOr<google::longrunning::Operation> Clone(const v1::CloneImageRequest& request,
+                                                       const Call& call);
+  absl::StatusOr<google::longrunning::Operation> Resize(const v1::ResizeImageRequest& request,
+                                                        const Call& call);
+  absl::StatusOr<google::longrunning::Operation> Check(const v1::CheckImageRequest& request,
+                                                       const Call& call);
+  absl::StatusOr<v1::MeasureImageResponse> Measure(const v1::MeasureImageRequest& request) const;
   absl::StatusOr<v1::Image> Get(const std::string& name) const;
   // One answer for each, in order, with one look at all of them.
   std::vector<absl::StatusOr<v1::Image>> GetMany(const std::vector<std::string>& names) const;
@@ -59,7 +66,10 @@ class ImageManager {
   absl::StatusOr<engine::ImageSpec> ServedSpec(const std::string& name,
                                                std::string_view field = {}) const;
 
-  // An export has let go of the image: a tombstone may be due now.
+  // IMAGE_HAS_DEPENDENTS if other images stand on it, so that it must not change.
+  absl::Status CheckNothingStandsOn(const std::string& name) const;
+
+  // An export or an image has let go of the image: a tombstone may be due now.
   void Released(const std::string& name);
 
   // Finishes or undoes growth that the last run left unfinished, and sweeps the pools of files that
@@ -81,6 +91,13 @@ class ImageManager {
   absl::StatusOr<v1::Image> NewImage(const std::string& id, const v1::Image& asked) const;
   // IMAGE_IN_USE if the file is an image's.
   absl::Status CheckNotOwned(const v1::Image& image, const std::string& source_file) const;
+  // Completes and checks a new image that stands on another one, whose lock is held.
+  absl::Status CheckBacking(v1::Image* image, v1::JobMetadata::Kind kind) const;
+  // IMAGE_IN_USE if an export may write to the image.
+  absl::Status CheckNobodyWrites(const std::string& name) const;
+  absl::StatusOr<ByteCount> DataIn(const std::string& source, uint64_t cluster_size) const;
+  absl::StatusOr<std::string> BeginCare(StoredImage stored, v1::JobMetadata::Kind kind,
+                                        const store::v1::Job& job, const Call& call);
   absl::Status CheckGrowth(const v1::Image& before, const v1::Image& after) const;
   absl::Status CheckFits(const v1::Image& image) const;
   absl::StatusOr<v1::Image> Grow(const StoredImage& before, v1::Image after, const Call& call);

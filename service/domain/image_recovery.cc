@@ -16,6 +16,11 @@
 namespace gabion::service {
 
 absl::Status ImageManager::Recover() {
+  RETURN_IF_ERROR(records_.ForEach([&](const StoredImage& stored) {
+    const v1::Image& image = stored.resource;
+    if (!image.backing_image().empty()) context_.chains.Add(image.name(), image.backing_image());
+    return absl::OkStatus();
+  }));
   RETURN_IF_ERROR(records_.ForEach([&](const StoredImage& stored) { return RecoverOne(stored); }));
   return Sweep();
 }
@@ -43,9 +48,9 @@ absl::Status ImageManager::SettleGrowth(const std::string& name) {
 absl::Status ImageManager::RecoverGrowth(const StoredImage& stored,
                                          const store::v1::Intent& intent) {
   v1::Image image = stored.resource;
+  ASSIGN_OR_RETURN(const engine::ImageSpec spec, ChainSpec(records_, image));
   const auto grown = Await<absl::StatusOr<engine::ImageInfo>>([&](auto done) {
-    context_.engine.GrowImage(SpecOf(image), ByteCount{image.virtual_size_bytes()},
-                              std::move(done));
+    context_.engine.GrowImage(spec, ByteCount{image.virtual_size_bytes()}, std::move(done));
   });
   context_.logger.Log(
       LogLevel::kWarning, "images",
@@ -57,7 +62,7 @@ absl::Status ImageManager::RecoverGrowth(const StoredImage& stored,
     for (const std::string& exported : context_.index.ExportsOf(image.name())) {
       steps.push_back(Touch(kExports, exported));  // it has another size for new clients
     }
-    const v1::Image told = TellImage(image, grown, context_.index, context_.conditions);
+    const v1::Image told = TellImage(image, grown, {context_.index, context_.chains}, context_.conditions);
     RETURN_IF_ERROR(context_.requests.Answer(intent.request(), told, &steps));
   } else {
     // Only what the growth has changed: the rest may have changed since.
@@ -139,7 +144,7 @@ Reconciler::Outcome ImageManager::PurgeIfDue(const std::string& name) {
       reconciler_.Add(name, std::chrono::seconds(due.first - now.seconds() + 1));
       return Outcome::kDone;
     }
-    if (!CheckUnused(image).ok()) return Outcome::kDone;
+    if (!CheckUnused(image).ok() || context_.chains.HasImagesOn(name)) return Outcome::kDone;
     const absl::Status removable = Await<absl::Status>(
         [&](auto done) { context_.engine.CheckRemoval(SpecOf(image), std::move(done)); });
     if (!removable.ok()) return Outcome::kRetry;  // somebody looks into it, say

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "service/domain/image_layout.h"
 #include "service/errors.h"
 #include "service/etag.h"
 
@@ -44,6 +45,23 @@ void TellConditions(const Conditions& stored, v1::Image* image, ConditionLog& lo
   log.Tell(image->uid(), image->generation(), tombstone, image->mutable_conditions());
 }
 
+void AddDependents(std::vector<std::string> names, v1::Image* image) {
+  if (names.size() > kMostDependents) names.resize(kMostDependents);
+  for (std::string& name : names) image->add_dependents(std::move(name));
+}
+
+void TellFile(const engine::ImageInfo& info, v1::Image* image) {
+  image->set_virtual_size_bytes(info.virtual_size.value);
+  image->set_allocated_bytes(info.allocated.value);
+  if (!info.qcow2.has_value()) return;
+  *image->mutable_qcow2() = TellLayout(info.qcow2->layout);
+  if (!info.qcow2->corrupt) return;
+  image->set_state(v1::Image::STATE_CORRUPT);
+  *image->mutable_state_error() = ToRpcStatus(
+      Error(reason::kImageCorrupt, "The file says that it contradicts itself; CheckImage tells how.")
+          .Metadata("image", image->name()));
+}
+
 }  // namespace
 
 EngineCall About(const v1::Image& image) {
@@ -57,21 +75,22 @@ EngineCall About(const v1::Image& image) {
 bool HasFile(const v1::Image& row) { return row.state() == v1::Image::STATE_ACTIVE; }
 
 v1::Image TellImage(v1::Image row, const absl::StatusOr<engine::ImageInfo>& info,
-                    const ExportIndex& index, ConditionLog& conditions) {
+                    const ImageUses& uses, ConditionLog& conditions) {
   v1::Image image = std::move(row);
   const Conditions stored = std::exchange(*image.mutable_conditions(), {});
   if (HasFile(image)) {
     if (info.ok()) {
-      image.set_virtual_size_bytes(info->virtual_size.value);
-      image.set_allocated_bytes(info->allocated.value);
+      TellFile(*info, &image);
     } else {
-      image.set_state(v1::Image::STATE_UNAVAILABLE);
-      *image.mutable_state_error() = ToRpcStatus(FromEngine(info.status(), About(image)));
+      const absl::Status error = FromEngine(info.status(), About(image));
+      image.set_state(absl::IsDataLoss(error) ? v1::Image::STATE_CORRUPT
+                                              : v1::Image::STATE_UNAVAILABLE);
+      *image.mutable_state_error() = ToRpcStatus(error);
     }
   }
-  std::vector<std::string> dependents = index.ExportsOf(image.name());
-  if (dependents.size() > kMostDependents) dependents.resize(kMostDependents);
-  for (std::string& dependent : dependents) image.add_dependents(std::move(dependent));
+  AddDependents(uses.exports.ExportsOf(image.name()), &image);
+  AddDependents(uses.chains.ImagesOn(image.name()), &image);
+  image.set_chain_depth(static_cast<uint32_t>(uses.chains.ChainOf(image.name()).size()));
   image.set_reconciling(image.observed_generation() != image.generation() ||
                         image.state() == v1::Image::STATE_CREATING ||
                         image.state() == v1::Image::STATE_DELETING);

@@ -9,6 +9,7 @@
 #include "service/domain/condition_log.h"
 #include "service/domain/engine_errors.h"
 #include "service/domain/export_index.h"
+#include "service/domain/image_chains.h"
 
 namespace gabion::service {
 
@@ -22,8 +23,14 @@ EngineCall About(const v1::Image& image);
 // True if the image's file is there to be looked at.
 bool HasFile(const v1::Image& row);
 
+// What stands on images.
+struct ImageUses {
+  const ExportIndex& exports;
+  const ImageChains& chains;
+};
+
 // `row` with what is observed: `info` is what the engine says of its file, or why it cannot.
 v1::Image TellImage(v1::Image row, const absl::StatusOr<engine::ImageInfo>& info,
-                    const ExportIndex& index, ConditionLog& conditions);
+                    const ImageUses& uses, ConditionLog& conditions);
 
 }  // namespace gabion::service

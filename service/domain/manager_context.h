@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 #include "service/domain/condition_log.h"
 #include "service/domain/export_index.h"
+#include "service/domain/image_chains.h"
 #include "service/domain/intents.h"
 #include "service/domain/operation_manager.h"
 #include "service/domain/page_token.h"
@@ -20,6 +21,7 @@ struct ManagerContext {
   MetadataStore& store;
   ResourceLocks& locks;
   ExportIndex& index;
+  ImageChains& chains;
   const PageTokens& tokens;
   RequestLog& requests;
   OperationManager& operations;

@@ -1,0 +1,228 @@
+// The part of ImageManager for images that stand on others, and for looking after images.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "gabion/v1/export.pb.h"
+#include "service/domain/await.h"
+#include "service/domain/image_file.h"
+#include "service/domain/image_jobs.h"
+#include "service/domain/image_layout.h"
+#include "service/domain/image_manager.h"
+#include "service/domain/image_view.h"
+#include "service/errors.h"
+#include "service/etag.h"
+#include "service/names.h"
+
+namespace gabion::service {
+namespace {
+
+using google::longrunning::Operation;
+
+constexpr std::size_t kDeepestChain = 64;
+constexpr std::size_t kExtentsAtOnce = 4096;
+constexpr std::string_view kBackingField = "image.backing_image";
+
+absl::Status Refuse(const std::string& field, const std::string& message) {
+  return Error(reason::kFieldInvalid, message).Field(field, message);
+}
+
+}  // namespace
+
+absl::Status ImageManager::CheckBacking(v1::Image* image, v1::JobMetadata::Kind kind) const {
+  const std::string& name = image->backing_image();
+  const std::string field(kBackingField);
+  if (name == image->name()) return Refuse(field, "An image does not stand on itself.");
+  if (!image->has_qcow2()) return Refuse(field, "Only a qcow2 image can have a backing image.");
+  ASSIGN_OR_RETURN(const engine::ImageSpec spec, ActiveSpec(name, kBackingField));
+  ASSIGN_OR_RETURN(const StoredImage backing, records_.Get(name, kBackingField));
+  RETURN_IF_ERROR(CheckDeletable(backing.resource));
+  if (backing.resource.pool() != image->pool()) {
+    return Refuse(field, absl::StrCat("The image is in ", backing.resource.pool(),
+                                      "; a backing image is in the same pool."));
+  }
+  if (spec.backing.size() + 2 > kDeepestChain) {
+    const std::string message =
+        absl::StrCat("A chain has at most ", kDeepestChain, " images.");
+    return Error(reason::kChainTooDeep, message)
+        .Metadata("image", name)
+        .Field(kBackingField, message)
+        .Precondition(name, message);
+  }
+  RETURN_IF_ERROR(CheckNobodyWrites(name));
+  if (kind == v1::JobMetadata::KIND_CREATE && image->virtual_size_bytes() == 0) {
+    const absl::StatusOr<engine::ImageInfo> info = Stat(spec);
+    if (!info.ok()) return FromEngine(info.status(), About(backing.resource));
+    image->set_virtual_size_bytes(info->virtual_size.value);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ImageManager::CheckNobodyWrites(const std::string& name) const {
+  const Records<v1::Export> exports(context_.store, kExports, kExportType);
+  std::vector<std::string> writers;
+  for (const std::string& exported : context_.index.ExportsOf(name)) {
+    ASSIGN_OR_RETURN(const auto stored, exports.Find(exported));
+    if (stored.has_value() && !stored->resource.read_only()) writers.push_back(exported);
+  }
+  if (writers.empty()) return absl::OkStatus();
+  return Error(reason::kImageInUse,
+               absl::StrCat(name, " is served for writing by ", writers.size(), " export(s)."))
+      .Metadata("image", name)
+      .MetadataList("exports", writers)
+      .Precondition(name, "Make the exports of the image read-only, or delete them, first.");
+}
+
+absl::StatusOr<Operation> ImageManager::Clone(const v1::CloneImageRequest& request,
+                                              const Call& call) {
+  ASSIGN_OR_RETURN(const StoredImage source, records_.Get(request.source(), "source"));
+  v1::Image image;
+  image.set_pool(source.resource.pool());
+  image.set_backing_image(request.source());
+  image.set_virtual_size_bytes(request.virtual_size_bytes());
+  *image.mutable_labels() = request.labels();
+  *image.mutable_qcow2() = request.qcow2();
+  return Build(request.image_id(), WithLayout(image), v1::JobMetadata::KIND_CREATE, {}, call);
+}
+
+// An operation that works on an active image, which stays one.
+absl::StatusOr<std::string> ImageManager::BeginCare(StoredImage stored, v1::JobMetadata::Kind kind,
+                                                    const store::v1::Job& job, const Call& call) {
+  std::vector<Mutation> steps;
+  ASSIGN_OR_RETURN(
+      const std::string operation,
+      context_.operations.Begin(call, kind, stored.resource.name(), job, &steps));
+  stored.resource.set_operation(operation);
+  steps.push_back(records_.Saving(stored.resource, stored.revision));
+  const absl::Status begun = context_.store.Commit(steps).status();
+  if (!begun.ok()) context_.operations.StartIfBegun(operation);
+  RETURN_IF_ERROR(begun);
+  return operation;
+}
+
+absl::StatusOr<Operation> ImageManager::Resize(const v1::ResizeImageRequest& request,
+                                               const Call& call) {
+  const std::string& name = request.name();
+  const uint64_t size = request.virtual_size_bytes();
+  std::string operation;
+  {
+    ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, context_.locks.LockFor(call.patience, {name}));
+    RETURN_IF_ERROR(SettleGrowth(name));
+    ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(name));
+    const v1::Image shown = ShowOne(stored.resource);
+    RETURN_IF_ERROR(CheckEtag(request.etag(), shown));
+    RETURN_IF_ERROR(CheckDeletable(stored.resource));
+    RETURN_IF_ERROR(ActiveSpec(name).status());
+    if (shown.has_state_error() && shown.state() != v1::Image::STATE_CORRUPT) {
+      return FromRpcStatus(shown.state_error());
+    }
+    RETURN_IF_ERROR(CheckNothingStandsOn(name));
+    if (size < shown.virtual_size_bytes()) {
+      if (!request.allow_shrink()) {
+        const std::string message =
+            absl::StrCat("The image has ", shown.virtual_size_bytes(),
+                         " bytes; to make it smaller, set allow_shrink.");
+        return Error(reason::kShrinkNotAllowed, message).Field("virtual_size_bytes", message);
+      }
+      RETURN_IF_ERROR(CheckUnused(stored.resource));
+    } else {
+      v1::Image after = stored.resource;
+      after.set_virtual_size_bytes(size);
+      RETURN_IF_ERROR(CheckFits(after));
+    }
+    if (call.validate_only) return Unnamed(shown);
+    store::v1::Job job;
+    job.mutable_resize()->set_virtual_size_bytes(size);
+    job.mutable_resize()->set_generation(stored.resource.generation());
+    ASSIGN_OR_RETURN(operation, BeginCare(stored, v1::JobMetadata::KIND_RESIZE, job, call));
+  }
+  return context_.operations.Start(operation);
+}
+
+absl::StatusOr<Operation> ImageManager::Check(const v1::CheckImageRequest& request,
+                                              const Call& call) {
+  const std::string& name = request.name();
+  std::string operation;
+  {
+    ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, context_.locks.LockFor(call.patience, {name}));
+    ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(name));
+    RETURN_IF_ERROR(CheckDeletable(stored.resource));
+    RETURN_IF_ERROR(ActiveSpec(name).status());
+    if (!stored.resource.has_qcow2()) {
+      constexpr std::string_view kMessage = "A raw image has no tables that could be checked.";
+      return Error(reason::kFeatureUnsupported, kMessage)
+          .Metadata("image", name)
+          .Metadata("feature", "check")
+          .Precondition(name, kMessage);
+    }
+    const bool repairs = request.repair() == v1::CheckImageRequest::REPAIR_LEAKS ||
+                         request.repair() == v1::CheckImageRequest::REPAIR_ALL;
+    RETURN_IF_ERROR(repairs ? CheckUnused(stored.resource) : CheckNobodyWrites(name));
+    const v1::Image shown = ShowOne(stored.resource);
+    if (shown.state() == v1::Image::STATE_UNAVAILABLE) return FromRpcStatus(shown.state_error());
+    if (call.validate_only) return Unnamed(v1::CheckImageResponse());
+    store::v1::Job job;
+    job.mutable_check()->set_repair(request.repair());
+    ASSIGN_OR_RETURN(operation, BeginCare(stored, v1::JobMetadata::KIND_CHECK, job, call));
+  }
+  return context_.operations.Start(operation);
+}
+
+// Bytes of the clusters that hold anything but zeros.
+absl::StatusOr<ByteCount> ImageManager::DataIn(const std::string& source,
+                                               uint64_t cluster_size) const {
+  ASSIGN_OR_RETURN(const engine::ImageSpec spec, ActiveSpec(source, "source"));
+  EngineCall about;
+  about.image = source;
+  const auto target = Await<absl::StatusOr<std::unique_ptr<engine::Target>>>(
+      [&](auto done) { context_.engine.OpenImageTarget(spec, false, std::move(done)); });
+  if (!target.ok()) return FromEngine(target.status(), about);
+  const uint64_t size = (*target)->content_size().value;
+  uint64_t clusters = 0;
+  uint64_t counted_to = 0;  // clusters before this are counted
+  for (uint64_t at = 0; at < size;) {
+    const auto extents = Await<absl::StatusOr<block::ExtentList>>([&](auto done) {
+      (*target)->Map(Range(at, size - at), kExtentsAtOnce, std::move(done));
+    });
+    if (!extents.ok()) return FromEngine(extents.status(), about);
+    if (extents->empty()) return absl::InternalError("The map of a disk ended before its end.");
+    for (const block::Extent& extent : *extents) {
+      if (block::ReadsZero(extent.kind)) continue;
+      const uint64_t first =
+          std::max(extent.range.offset.value / cluster_size, counted_to);
+      const uint64_t end = (extent.range.end().value - 1) / cluster_size + 1;
+      clusters += end - std::min(end, first);
+      counted_to = std::max(counted_to, end);
+    }
+    at = extents->back().range.end().value;
+  }
+  return ByteCount{clusters * cluster_size};
+}
+
+absl::StatusOr<v1::MeasureImageResponse> ImageManager::Measure(
+    const v1::MeasureImageRequest& request) const {
+  v1::Image image = WithLayout(request.image());
+  if (image.virtual_size_bytes() == 0 && request.source().empty()) {
+    return Error(reason::kFieldRequired, "An image needs a size, or a source.")
+        .Field("image.virtual_size_bytes", "Required without a source.");
+  }
+  ByteCount data;
+  if (!request.source().empty()) {
+    ASSIGN_OR_RETURN(const StoredImage source, records_.Get(request.source(), "source"));
+    if (image.virtual_size_bytes() == 0) {
+      image.set_virtual_size_bytes(ShowOne(source.resource).virtual_size_bytes());
+    }
+    const uint64_t unit = image.has_qcow2() ? image.qcow2().cluster_size_bytes() : 512;
+    ASSIGN_OR_RETURN(data, DataIn(request.source(), unit));
+  }
+  ASSIGN_OR_RETURN(const engine::ImageBuild build, BuildOf(records_, image, {}));
+  const absl::StatusOr<engine::MeasuredImage> measured = engine::MeasureImage(build, data);
+  if (!measured.ok()) return FromEngine(measured.status(), About(image));
+  v1::MeasureImageResponse response;
+  response.set_required_bytes(measured->required.value);
+  response.set_fully_allocated_bytes(measured->fully_allocated.value);
+  return response;
+}
+
+}  // namespace gabion::service
