@@ -15,6 +15,12 @@
 
 namespace gabion::service {
 
+// Keeps work waiting until it is opened. Owned by the stage; any thread waits.
+struct Gate {
+  std::promise<void> open;
+  std::shared_future<void> opened = open.get_future().share();
+};
+
 // A served domain in which images/a of 1000 bytes is exported as exports/e, and which can be
 // brought into trouble. Owned by whoever plays the scenes, on one thread.
 class ErrorStage final : public ServerFixture {
@@ -57,13 +63,8 @@ class ErrorStage final : public ServerFixture {
 
   std::string paused_;
   std::thread beside_;
-  // What FillTheQueue() has made wait.
-  struct Gate {
-    std::promise<void> open;
-    std::shared_future<void> opened = open.get_future().share();
-  };
   bool OfferWait(const std::shared_ptr<std::latch>& begun);
-  std::optional<Gate> gate_;
+  std::optional<Gate> gate_;  // of what FillTheQueue() has made wait
   std::vector<std::future<void>> waiting_;
 };
 
