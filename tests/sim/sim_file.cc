@@ -169,10 +169,10 @@ Task<absl::Status> SimFile::Zero(ByteRange range, ZeroMode mode) {
   }
   const bool fails = Happens(world_.faults().zero);
   const SimDisk::Call call = disk_.BeginCall();
-  const uint64_t middle = std::max(
-      range.offset.value,
-      RoundDown(range.offset.value + world_.random().Below(range.length.value + 1),
-                SimDisk::kSector));
+  const uint64_t middle =
+      std::max(range.offset.value,
+               RoundDown(range.offset.value + world_.random().Below(range.length.value + 1),
+                         SimDisk::kSector));
   disk_.Zero(call, Range(range.offset.value, middle - range.offset.value), keep);
   CO_RETURN_IF_ERROR(co_await Wait());
   if (!fails) disk_.Zero(call, Range(middle, range.end().value - middle), keep);

@@ -171,7 +171,7 @@ void Simulation::Use(OpenImage& image) {
   world_.Finish(first.Verify(crashed_));
   Collect(first);
   if (world_.crashed() || !report_.findings.empty()) return;
-  if (!random.OneIn(6)) world_.CrashIn(random.Below(options.operations * 24));
+  if (!random.OneIn(6)) world_.CrashIn(random.Below(options.operations * 6));
   RandomFaults();
   options.may_fail = world_.faults().read + world_.faults().write + world_.faults().zero +
                          world_.faults().sync + world_.faults().no_space >
