@@ -66,6 +66,8 @@ class SimFile final : public io::File {
   void CheckAligned(ByteRange range, const std::byte* address) const;
   // Waits for a turn; an error if the power failed meanwhile.
   Task<absl::Status> Wait();
+  // For a call that has done its work: time in which others run before it is answered, sometimes.
+  Task<absl::Status> Answer();
   // The sectors of `range`, each with the part that it covers, in the order in which to go through
   // them, and how many to do at a time.
   std::vector<ByteRange> Pieces(ByteRange range, std::size_t& at_a_time);
@@ -92,6 +94,11 @@ Task<absl::Status> SimFile::Wait() {
   co_await world_.Turn();
   if (Dead()) co_return ErrnoStatus(EIO, "no power");
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> SimFile::Answer() {
+  if (world_.random().OneIn(3)) return Wait();
+  return absl::OkStatus();
 }
 
 std::vector<ByteRange> SimFile::Pieces(ByteRange range, std::size_t& at_a_time) {
@@ -124,7 +131,8 @@ Task<absl::Status> SimFile::Read(ByteOffset offset, MutableBytes dst) {
     const uint64_t at = pieces[i].offset.value;
     disk_.Read(at, dst.subspan(at - offset.value, pieces[i].length.value));
   }
-  co_return absl::OkStatus();
+  const absl::Status status = co_await Answer();
+  co_return status;
 }
 
 absl::Status SimFile::WriteFault(ByteRange range) {
@@ -153,8 +161,9 @@ Task<absl::Status> SimFile::Write(ByteOffset offset, Bytes src, bool durable) {
     disk_.WriteSector(call, at, src.subspan(at - offset.value, pieces[i].length.value));
     NoteSize();
   }
-  disk_.EndCall(call);
   if (durable && fault.ok()) disk_.MakeDurable(call, range);
+  CO_RETURN_IF_ERROR(co_await Answer());
+  disk_.EndCall(call);
   co_return fault;
 }
 
@@ -188,7 +197,8 @@ Task<absl::Status> SimFile::Sync() {
   if (lost_.ok() && Happens(world_.faults().sync)) lost_ = ErrnoStatus(EIO, "fdatasync");
   if (!lost_.ok()) co_return lost_;
   disk_.EndSync(begun);
-  co_return absl::OkStatus();
+  const absl::Status status = co_await Answer();
+  co_return status;
 }
 
 Task<absl::Status> SimFile::Prefetch(ByteRange) {
@@ -206,7 +216,9 @@ Task<absl::StatusOr<std::vector<FileExtent>>> SimFile::Map(ByteRange range,
   CO_RETURN_IF_ERROR(co_await Wait());
   if (!options_.can_map) co_return std::vector<FileExtent>{{range, false}};
   if (world_.random().OneIn(4)) max_extents = world_.random().Between(1, max_extents);
-  co_return disk_.Map(range, max_extents);
+  std::vector<FileExtent> extents = disk_.Map(range, max_extents);
+  CO_RETURN_IF_ERROR(co_await Answer());
+  co_return extents;
 }
 
 Task<absl::Status> SimFile::Resize(ByteCount size) {
@@ -219,6 +231,7 @@ Task<absl::Status> SimFile::Resize(ByteCount size) {
   const SimDisk::Call call = disk_.BeginCall();
   disk_.Resize(call, size.value);
   NoteSize();
+  CO_RETURN_IF_ERROR(co_await Answer());
   disk_.EndCall(call);
   co_return absl::OkStatus();
 }
