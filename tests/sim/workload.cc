@@ -14,6 +14,25 @@ constexpr std::size_t kRecent = 16;
 constexpr uint64_t kVerifyPiece = 64 * kKiB;
 constexpr std::byte kScribble{0xdb};
 
+// Memory of a request, at an address whose alignment comes from the seed: nodes may treat aligned
+// buffers in another way. Owned by the request.
+class Buffer {
+ public:
+  Buffer(uint64_t length, test::RandomSource& random) : storage_(length + 2 * kPage, kScribble) {
+    const auto begin = reinterpret_cast<uintptr_t>(storage_.data());
+    skip_ = RoundUp(begin, kPage) - begin + (random.OneIn(2) ? 0 : random.Below(kPage));
+    length_ = length;
+  }
+  MutableBytes bytes() { return MutableBytes(storage_).subspan(skip_, length_); }
+
+ private:
+  static constexpr uint64_t kPage = 4096;
+
+  std::vector<std::byte> storage_;
+  uint64_t skip_;
+  uint64_t length_;
+};
+
 }  // namespace
 
 Workload::Workload(SimWorld& world, Model& model, const Content& content, block::Node& node,
@@ -139,25 +158,27 @@ void Workload::End(OpId op, const absl::Status& status, bool durable, bool may_d
 }
 
 Task<void> Workload::Read(ByteRange range, bool lasting) {
-  std::vector<std::byte> buffer(range.length.value, kScribble);
+  Buffer buffer(range.length.value, world_.random());
   const Model::Moment begun = model_.BeginLook();
-  const absl::Status status = co_await node_.Read(range, buffer);
+  const absl::Status status = co_await node_.Read(range, buffer.bytes());
   ++answered_;
   if (world_.crashed()) co_return;
   JudgeError("read", status);
-  if (status.ok()) Judge(model_.CheckRead(begun, range, buffer, lasting));
+  if (status.ok()) Judge(model_.CheckRead(begun, range, buffer.bytes(), lasting));
   model_.EndLook(begun);
 }
 
 Task<void> Workload::Write(ByteRange range, bool durable, bool zeros) {
   const OpId op = model_.Begin(zeros ? Effect::kZeros : Effect::kData, range);
-  std::vector<std::byte> buffer(range.length.value);
-  if (!zeros) content_.Fill(op, range.offset.value, buffer);
+  Buffer buffer(range.length.value, world_.random());
+  const MutableBytes bytes = buffer.bytes();
+  std::fill(bytes.begin(), bytes.end(), std::byte{0});
+  if (!zeros) content_.Fill(op, range.offset.value, bytes);
   const block::WriteOptions options{.durable = durable};
-  const absl::Status status = co_await node_.Write(range, buffer, options);
+  const absl::Status status = co_await node_.Write(range, bytes, options);
   End(op, status, durable, false);
   // Whoever still uses the buffer writes this.
-  std::fill(buffer.begin(), buffer.end(), kScribble);
+  std::fill(bytes.begin(), bytes.end(), kScribble);
 }
 
 Task<void> Workload::Zero(ByteRange range, block::ZeroOptions options) {
