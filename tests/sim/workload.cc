@@ -117,10 +117,12 @@ Task<void> Workload::Issue() {
     case Kind::kWrite:
       return Write(range, durable, random.OneIn(12));
     case Kind::kZero: {
-      const block::ZeroOptions options{
-          .durable = durable, .may_unmap = random.OneIn(2), .fast_only = random.OneIn(4)};
-      const bool everything = node_.limits().fast_zero && random.OneIn(40);
-      return Zero(everything ? random.RangeWithin(model_.size()) : range, options);
+      // All over the disk only if that costs nothing: it may be many GiB.
+      const bool anywhere = node_.limits().fast_zero && random.OneIn(40);
+      const block::ZeroOptions options{.durable = durable,
+                                       .may_unmap = random.OneIn(2),
+                                       .fast_only = anywhere || random.OneIn(4)};
+      return Zero(anywhere ? random.RangeWithin(model_.size()) : range, options);
     }
     case Kind::kDiscard:
       return Discard(random.OneIn(40) ? random.RangeWithin(model_.size()) : range);
