@@ -9,6 +9,7 @@
 #include "engine/base/align.h"
 #include "tests/sim/model.h"
 #include "tests/sim/pattern_node.h"
+#include "tests/sim/qcow2_format.h"
 #include "tests/sim/raw_format.h"
 #include "tests/sim/sim_world.h"
 #include "tests/sim/workload.h"
@@ -188,7 +189,7 @@ SimReport RunSim(const SimFormat& format, uint64_t seed, const SimRunOptions& op
   return simulation.Run();
 }
 
-std::vector<const SimFormat*> AllFormats() { return {&RawFormat()}; }
+std::vector<const SimFormat*> AllFormats() { return {&RawFormat(), &Qcow2Format()}; }
 
 std::string Describe(const SimFormat& format, uint64_t seed, const SimReport& report) {
   std::string text = absl::StrCat("gabion_sim_run --format ", std::string(format.name()),

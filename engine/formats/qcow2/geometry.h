@@ -35,7 +35,7 @@ struct Geometry {
     return (bytes >> cluster_bits) + (InCluster(bytes) != 0 ? 1 : 0);
   }
 
-  uint32_t l2_entry_bits() const { return extended ? 4 : 3; }  // log2 of an entry's bytes
+  uint32_t l2_entry_bits() const { return extended ? 4 : 3; }          // log2 of an entry's bytes
   uint32_t l2_bits() const { return cluster_bits - l2_entry_bits(); }  // log2 of a table's entries
   uint64_t l2_entries() const { return uint64_t{1} << l2_bits(); }
   // Bytes of the disk that one L2 table describes.
@@ -46,7 +46,9 @@ struct Geometry {
   }
 
   // The smallest unit that is allocated on its own: a subcluster, or else a cluster.
-  uint64_t subcluster_size() const { return extended ? cluster_size() / kSubclusters : cluster_size(); }
+  uint64_t subcluster_size() const {
+    return extended ? cluster_size() / kSubclusters : cluster_size();
+  }
 
   uint32_t refcount_bits() const { return 1u << refcount_order; }
   // log2 of the refcounts in one refcount block, which has one cluster.
