@@ -38,11 +38,11 @@ qcow2::CreateOptions CreateOptionsOf(const ImageSpec& spec) {
   return options;
 }
 
-absl::Status Verdict(const qcow2::CheckResult& result, bool leaks_allowed) {
+absl::Status Verdict(const qcow2::CheckResult& result, uint64_t file_size, bool leaks_allowed) {
   const bool leaks = result.leaks > 0 && !leaks_allowed;
   if (result.corruptions == 0 && result.check_errors == 0 && !leaks) return absl::OkStatus();
   std::string text = absl::StrCat(result.corruptions, " corruptions, ", result.leaks, " leaks, ",
-                                  result.check_errors, " errors");
+                                  result.check_errors, " errors in ", file_size, " bytes");
   std::size_t said = 0;
   for (const qcow2::Finding& finding : result.findings) {
     if (leaks_allowed && finding.kind == qcow2::FindingKind::kLeak) continue;
@@ -115,7 +115,7 @@ class Qcow2 final : public SimFormat {
     const qcow2::CheckOptions options;
     CO_ASSIGN_OR_RETURN(const qcow2::CheckResult result,
                         co_await qcow2::CheckImage(file, parsed.header, options, nullptr));
-    co_return Verdict(result, leaks_allowed);
+    co_return Verdict(result, file.size().value, leaks_allowed);
   }
 };
 

@@ -176,7 +176,8 @@ uint64_t SimDisk::SizeAfterCrash(Fate& fate) const {
   }
   const auto [least, most] = std::minmax_element(
       sizes_.begin(), sizes_.end(), [](const Size& a, const Size& b) { return a.size < b.size; });
-  return fate.random.Between(least->size, most->size);
+  if (fate.random.OneIn(4)) return most->size;
+  return std::max(least->size, RoundDown(fate.random.Between(least->size, most->size), kSector));
 }
 
 void SimDisk::CutAt(uint64_t size) {

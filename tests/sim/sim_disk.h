@@ -23,8 +23,8 @@ namespace gabion::sim {
 // (2) A sync makes durable what was done by calls that had ended when the sync began; a sector then
 //     holds the last such version or a later one.
 // (3) A crash leaves of each sector its durable version or any later one, independently of all
-//     others, and as the size any value that it had or passed since it was durable. Calls that had
-//     not ended count with what they had done so far.
+//     others, and as the size the durable one, the last one, or what ends a sector between them.
+//     Calls that had not ended count with what they had done so far.
 //
 // Owned by a SimWorld; used on one thread by the files that are open on it.
 class SimDisk {

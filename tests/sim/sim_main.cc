@@ -1,6 +1,6 @@
-// gabion_sim_run [--minutes N] [--format NAME] [--seed SEED] [--operations N] [--sessions N]:
-// simulations one after the other, with seeds that count up from GABION_SEED or a random number,
-// until the time is over or one fails. --seed runs that one only.
+// gabion_sim_run [--minutes N] [--format NAME] [--seed SEED] [--operations N] [--sessions N]
+// [--faults 0|1]: simulations one after the other, with seeds that count up from GABION_SEED or a
+// random number, until the time is over or one fails. --seed runs that one only.
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -47,6 +47,8 @@ bool Parse(int argc, char** argv, Flags& flags) {
       flags.options.operations = std::strtoull(value, nullptr, 0);
     } else if (name == "--sessions") {
       flags.options.sessions = std::strtoull(value, nullptr, 0);
+    } else if (name == "--faults") {
+      flags.options.faults = std::strtoull(value, nullptr, 0) != 0;
     } else {
       return false;
     }
@@ -94,7 +96,7 @@ int main(int argc, char** argv) {
   if (!gabion::sim::Parse(argc, argv, flags)) {
     std::fprintf(stderr,
                  "usage: %s [--minutes N] [--format NAME] [--seed SEED] [--operations N] "
-                 "[--sessions N]\n",
+                 "[--sessions N] [--faults 0|1]\n",
                  argv[0]);
     return 2;
   }
