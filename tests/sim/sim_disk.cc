@@ -79,8 +79,9 @@ void SimDisk::ZeroPart(Call call, uint64_t offset, uint64_t length) {
   if (length == 0) return;
   const uint64_t sector = offset / kSector;
   const auto it = sectors_.find(sector);
-  if (it == sectors_.end() || it->second.back().bytes == nullptr) return;
-  auto bytes = std::make_unique<SectorBytes>(*it->second.back().bytes);
+  if (it == sectors_.end() || IsDurableZero(it->second)) return;
+  auto bytes = std::make_unique<SectorBytes>();
+  Read(sector * kSector, *bytes);
   std::fill_n(bytes->begin() + (offset - sector * kSector), length, std::byte{0});
   Push(sector, call, std::move(bytes));
 }
@@ -98,7 +99,7 @@ void SimDisk::Zero(Call call, ByteRange range, bool keep) {
     ZeroPart(call, begin, first * kSector - begin);
     ZeroPart(call, last * kSector, end - last * kSector);
     for (auto it = sectors_.lower_bound(first); it != sectors_.end() && it->first < last; ++it) {
-      if (it->second.back().bytes != nullptr) Push(it->first, call, nullptr);
+      if (!IsDurableZero(it->second)) Push(it->first, call, nullptr);
     }
   }
   if (keep) {

@@ -91,6 +91,10 @@ class SimDisk {
   void Push(uint64_t sector, Call call, std::unique_ptr<SectorBytes> bytes);
   // Forgets the versions before number `first`, which becomes the durable one.
   void Settle(Sectors::iterator sector, std::size_t first);
+  // Zeros that another call has not finished do not count.
+  static bool IsDurableZero(const std::vector<Version>& versions) {
+    return versions.size() == 1 && versions.front().bytes == nullptr;
+  }
   void ZeroPart(Call call, uint64_t offset, uint64_t length);
   void Allocate(uint64_t begin, uint64_t end);
   void Deallocate(uint64_t begin, uint64_t end);

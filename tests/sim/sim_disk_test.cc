@@ -106,6 +106,19 @@ TEST(SimDiskTest, ADurableWriteIsDurableAndNoOther) {
   EXPECT_EQ(AfterCrashes(1024, prepare), std::set<int>({0, 1}));
 }
 
+TEST(SimDiskTest, ZerosAreDurableAlsoWhereAnOpenCallHasZeroedBefore) {
+  const auto prepare = [](SimDisk& disk) {
+    Write(disk, 0, 512, 1);
+    const SimDisk::Call open = disk.BeginCall();
+    disk.Zero(open, Range(0, 512), false);
+    const SimDisk::Call call = disk.BeginCall();
+    disk.Zero(call, Range(0, 512), false);
+    disk.EndCall(call);
+    Sync(disk);
+  };
+  EXPECT_EQ(AfterCrashes(0, prepare), std::set<int>({0}));
+}
+
 TEST(SimDiskTest, SectorsOfOneWriteAreLostOneByOne) {
   test::RandomSource random;
   std::set<std::pair<int, int>> seen;
