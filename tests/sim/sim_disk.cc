@@ -72,7 +72,7 @@ void SimDisk::WriteSector(Call call, uint64_t offset, Bytes src) {
   std::copy(src.begin(), src.end(), bytes->begin() + (offset - sector * kSector));
   Push(sector, call, std::move(bytes));
   Allocate(offset / kBlock, offset / kBlock + 1);
-  if (offset + src.size() > size()) sizes_.push_back(Size{call, offset + src.size()});
+  size_.Reach(call, offset + src.size());
 }
 
 void SimDisk::ZeroPart(Call call, uint64_t offset, uint64_t length) {
@@ -112,7 +112,7 @@ void SimDisk::Zero(Call call, ByteRange range, bool keep) {
 
 void SimDisk::Resize(Call call, uint64_t size) {
   if (size < this->size()) Zero(call, Range(size, this->size() - size), false);
-  sizes_.push_back(Size{call, size});
+  size_.Set(call, size);
 }
 
 void SimDisk::Settle(Sectors::iterator sector, std::size_t first) {
@@ -130,9 +130,7 @@ void SimDisk::EndSync(uint64_t begun) {
     while (last > 0 && ended_[sector->second[last].call] > begun) --last;
     Settle(sector, last);
   }
-  std::size_t last = sizes_.size() - 1;
-  while (last > 0 && ended_[sizes_[last].call] > begun) --last;
-  sizes_.erase(sizes_.begin(), sizes_.begin() + static_cast<std::ptrdiff_t>(last));
+  size_.Settle([&](Call call) { return ended_[call] <= begun; });
 }
 
 void SimDisk::MakeDurable(Call call, ByteRange range) {
@@ -145,12 +143,7 @@ void SimDisk::MakeDurable(Call call, ByteRange range) {
       break;
     }
   }
-  if (sizes_.front().size >= range.end().value) return;
-  for (std::size_t i = 1; i < sizes_.size(); ++i) {
-    if (sizes_[i].size < range.end().value) continue;
-    sizes_.erase(sizes_.begin(), sizes_.begin() + static_cast<std::ptrdiff_t>(i));
-    return;
-  }
+  size_.MakeDurable(range.end().value);
 }
 
 bool SimDisk::Fate::Keeps(Call call) {
@@ -168,17 +161,12 @@ std::size_t SimDisk::Fate::Choose(const std::vector<Version>& versions) {
 }
 
 uint64_t SimDisk::SizeAfterCrash(Fate& fate) const {
-  if (fate.mode == Fate::kOldest) return sizes_.front().size;
-  if (fate.mode == Fate::kNewest) return sizes_.back().size;
-  if (fate.mode == Fate::kByCall) {
-    std::size_t last = sizes_.size() - 1;
-    while (last > 0 && !fate.Keeps(sizes_[last].call)) --last;
-    return sizes_[last].size;
-  }
-  const auto [least, most] = std::minmax_element(
-      sizes_.begin(), sizes_.end(), [](const Size& a, const Size& b) { return a.size < b.size; });
-  if (fate.random.OneIn(4)) return most->size;
-  return std::max(least->size, RoundDown(fate.random.Between(least->size, most->size), kSector));
+  if (fate.mode == Fate::kOldest) return size_.durable();
+  if (fate.mode == Fate::kNewest) return size_.visible();
+  if (fate.mode == Fate::kByCall) return size_.With([&](Call call) { return fate.Keeps(call); });
+  const auto [least, most] = size_.Bounds();
+  if (fate.random.OneIn(4)) return most;
+  return std::max(least, RoundDown(fate.random.Between(least, most), kSector));
 }
 
 void SimDisk::CutAt(uint64_t size) {
@@ -202,7 +190,7 @@ void SimDisk::Crash(test::RandomSource& random) {
     Settle(sector, chosen);
   }
   const uint64_t size = SizeAfterCrash(fate);
-  sizes_ = {Size{0, size}};
+  size_.Reset(size);
   CutAt(size);
   for (const auto& [sector, versions] : sectors_) {
     const uint64_t block = sector * kSector / kBlock;

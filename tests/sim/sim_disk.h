@@ -12,6 +12,7 @@
 
 #include "engine/base/units.h"
 #include "engine/io/file.h"
+#include "tests/sim/size_history.h"
 #include "tests/support/random_source.h"
 
 namespace gabion::sim {
@@ -39,7 +40,7 @@ class SimDisk {
   SimDisk(const SimDisk&) = delete;
   SimDisk& operator=(const SimDisk&) = delete;
 
-  uint64_t size() const { return sizes_.back().size; }
+  uint64_t size() const { return size_.visible(); }
   // Counts crashes: a file that was opened before one is dead.
   uint64_t generation() const { return generation_; }
 
@@ -74,10 +75,6 @@ class SimDisk {
     Call call;
     std::unique_ptr<SectorBytes> bytes;  // null: zeros
   };
-  struct Size {
-    Call call;
-    uint64_t size;
-  };
   // How a crash chooses.
   struct Fate {
     enum { kOldest, kNewest, kBySector, kByCall } mode;
@@ -102,8 +99,8 @@ class SimDisk {
   void CutAt(uint64_t size);
 
   Sectors sectors_;
-  std::set<uint64_t> unsynced_;             // numbers of sectors with more than one version
-  std::vector<Size> sizes_{{0, 0}};         // the first is durable, the last is visible
+  std::set<uint64_t> unsynced_;  // numbers of sectors with more than one version
+  SizeHistory size_;
   std::map<uint64_t, uint64_t> allocated_;  // begin -> end, in blocks; no two touch
   std::vector<uint64_t> ended_{0};          // when each call ended; call 0 is before everything
   uint64_t clock_ = 0;

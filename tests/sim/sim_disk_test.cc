@@ -161,6 +161,19 @@ TEST(SimDiskTest, TheSizeIsTheDurableOneTheLastOrBetween) {
   EXPECT_EQ(sizes, std::set<uint64_t>({1000, 1024, 1536, 2048, 2560, 3000}));
 }
 
+TEST(SimDiskTest, ASyncedWriteIsWithinTheFileWhoeverElseMadeItLonger) {
+  test::RandomSource random;
+  for (int i = 0; i < kCrashes; ++i) {
+    SimDisk disk;
+    WritePart(disk, 4096, 512, 1);  // does not end
+    Write(disk, 1024, 512, 2);
+    Sync(disk);
+    disk.Crash(random);
+    EXPECT_GE(disk.size(), 1536u);
+    EXPECT_EQ(At(disk, 1024), 2);
+  }
+}
+
 TEST(SimDiskTest, WhatWasCutOffReadsAsZerosWhenTheFileGrowsAgain) {
   SimDisk disk;
   Write(disk, 0, 2000, 1);
