@@ -116,6 +116,12 @@ class EngineImpl final : public Engine {
     });
   }
 
+  void CheckSize(std::string pool, ByteCount size, Callback<absl::Status> done) override {
+    Dispatch(std::move(done), [this, pool = std::move(pool), size]() mutable {
+      return home_->CheckSize(std::move(pool), size);
+    });
+  }
+
   void BuildImage(ImageBuild build, ByteOffset from, ByteCount budget,
                   Callback<absl::StatusOr<BuildProgress>> done) override {
     Dispatch(std::move(done), [this, build = std::move(build), from, budget]() mutable {
@@ -154,6 +160,20 @@ class EngineImpl final : public Engine {
                  Callback<absl::StatusOr<ImageInfo>> done) override {
     Dispatch(std::move(done), [this, spec = std::move(spec), size]() mutable {
       return home_->GrowImage(std::move(spec), size);
+    });
+  }
+
+  void ShrinkImage(ImageSpec spec, ByteCount size,
+                   Callback<absl::StatusOr<ImageInfo>> done) override {
+    Dispatch(std::move(done), [this, spec = std::move(spec), size]() mutable {
+      return home_->ShrinkImage(std::move(spec), size);
+    });
+  }
+
+  void CheckImage(ImageSpec spec, ImageRepair repair, CheckControl* control,
+                  Callback<absl::StatusOr<CheckReport>> done) override {
+    Dispatch(std::move(done), [this, spec = std::move(spec), repair, control]() mutable {
+      return home_->CheckImage(std::move(spec), repair, control);
     });
   }
 

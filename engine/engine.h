@@ -20,6 +20,7 @@
 #include "engine/base/units.h"
 #include "engine/block/block_sizes.h"
 #include "engine/block/extent.h"
+#include "engine/image_check.h"
 #include "engine/image_spec.h"
 
 namespace gabion::engine {
@@ -80,6 +81,7 @@ struct ExportSpec {
   bool read_only = false;
   bool enabled = true;  // false: absent from LIST, INFO and GO
   block::BlockSizePolicy block_sizes;
+  bool allocation_depth = false;  // offer the contexts of nbd/protocol/meta_context.h, too
   Transport transport = Transport::kDefault;  // kDefault: Unix socket only; kPlaintextTcp: both
   uint32_t max_connections = 0;               // 0: no limit of its own
   uint64_t generation = 0;                    // of the resource; shown by connections
@@ -151,6 +153,16 @@ class Target {
   Target() = default;
 };
 
+// Bytes of a file.
+struct MeasuredImage {
+  ByteCount required;         // with as many clusters as it was asked for
+  ByteCount fully_allocated;  // with all of them
+};
+
+// What the file of a new image would need, if `allocated` bytes of its disk, in whole clusters of
+// it, have data. kInvalidArgument, naming the field, for options that cannot work together. Pure.
+absl::StatusOr<MeasuredImage> MeasureImage(const ImageBuild& build, ByteCount allocated);
+
 // Owned by the program; all calls from any thread. Stop() before destruction, after the last
 // callback's owner has finished.
 class Engine {
@@ -191,7 +203,8 @@ class Engine {
   // copy began, IMAGE_LOCKED while another process writes to it.
   virtual void BuildImage(ImageBuild build, ByteOffset from, ByteCount budget,
                           Callback<absl::StatusOr<BuildProgress>> done) = 0;
-  // What BuildImage would find wrong before its first byte: the source, the name, free space.
+  // What BuildImage would find wrong before its first byte: the source, the name, free space, the
+  // size. Errors of the source have `field` source_file in their metadata.
   // Changes nothing. The answer tells the total.
   virtual void CheckBuild(ImageBuild build, Callback<absl::StatusOr<BuildProgress>> done) = 0;
   // Removes the next piece of the image's file, `budget` bytes on disk or a little more: at first
@@ -208,15 +221,28 @@ class Engine {
   // `keep_uids`; answers their names.
   virtual void SweepPool(std::string pool, std::vector<std::string> keep_uids,
                          Callback<absl::StatusOr<std::vector<std::string>>> done) = 0;
-  // kNotFound if the file is missing.
+  // kFailedPrecondition IMAGE_FILE_MISSING if the file is missing, IMAGE_REPLACED if the one that
+  // has its name carries another image's identity, or is not the one that is open for the image.
   virtual void StatImage(ImageSpec spec, Callback<absl::StatusOr<ImageInfo>> done) = 0;
   // One answer for each, in order.
   virtual void StatImages(std::vector<ImageSpec> specs,
                           Callback<std::vector<absl::StatusOr<ImageInfo>>> done) = 0;
+  // Whether a file of the pool can have `size` bytes, whatever space is left: kResourceExhausted
+  // SIZE_OUT_OF_RANGE. Leaves nothing.
+  virtual void CheckSize(std::string pool, ByteCount size, Callback<absl::Status> done) = 0;
   // Grows the image, also while it is exported; kInvalidArgument SHRINK_NOT_ALLOWED if it is larger
   // already.
   virtual void GrowImage(ImageSpec spec, ByteCount size,
                          Callback<absl::StatusOr<ImageInfo>> done) = 0;
+  // Makes the image smaller: what lies behind `size` is lost. kFailedPrecondition IMAGE_IN_USE
+  // while anything has it open; kInvalidArgument if it is not larger, or has internal snapshots.
+  virtual void ShrinkImage(ImageSpec spec, ByteCount size,
+                           Callback<absl::StatusOr<ImageInfo>> done) = 0;
+  // Checks a qcow2 image's tables, and repairs them if that is asked; minutes for large ones.
+  // `control` outlives the call of `done`. kFailedPrecondition IMAGE_IN_USE: an export or target
+  // writes to it, or, for a repair, has it open; kCancelled by `control`.
+  virtual void CheckImage(ImageSpec spec, ImageRepair repair, CheckControl* control,
+                          Callback<absl::StatusOr<CheckReport>> done) = 0;
   // RemoveImage() in one piece.
   virtual void DeleteImage(ImageSpec spec, Callback<absl::Status> done) = 0;
 

@@ -23,6 +23,10 @@ nbd::ExportInfo InfoOf(const ExportSpec& spec, const block::EffectiveBlockSizes&
   info.block_sizes.preferred = effective.preferred.bytes;
   info.block_sizes.maximum_payload = effective.maximum_payload.bytes;
   info.meta_contexts = {std::string(nbd::kBaseAllocation)};
+  if (spec.allocation_depth) {
+    info.meta_contexts.emplace_back(nbd::kAllocationDepth);
+    info.meta_contexts.emplace_back(nbd::kAllocationDepthMax);
+  }
   info.refuse_silent_clients = effective.silent_clients == block::SilentClients::kRefuse;
   return info;
 }

@@ -41,7 +41,11 @@ class Home final : public ExportSink {
   Task<absl::StatusOr<ImageInfo>> ImportImage(ImageSpec spec, std::string source_file, bool move);
   Task<absl::StatusOr<ImageInfo>> StatImage(ImageSpec spec);
   Task<std::vector<absl::StatusOr<ImageInfo>>> StatImages(std::vector<ImageSpec> specs);
+  Task<absl::Status> CheckSize(std::string pool_name, ByteCount size);
   Task<absl::StatusOr<ImageInfo>> GrowImage(ImageSpec spec, ByteCount size);
+  Task<absl::StatusOr<ImageInfo>> ShrinkImage(ImageSpec spec, ByteCount size);
+  Task<absl::StatusOr<CheckReport>> CheckImage(ImageSpec spec, ImageRepair repair,
+                                               CheckControl* control);
   Task<absl::Status> DeleteImage(ImageSpec spec);
   Task<absl::StatusOr<BuildProgress>> BuildImage(ImageBuild build, ByteOffset from,
                                                  ByteCount budget);
@@ -123,6 +127,8 @@ class Home final : public ExportSink {
   absl::StatusOr<const io::Directory*> PoolOf(const std::string& name) const;
   absl::StatusOr<ShardServer*> ServerOfExport(const std::string& export_name) const;
   Task<absl::Status> CheckUnused(const ImageSpec& spec);
+  Task<void> CompareWithOpen(const std::vector<ImageSpec>& specs,
+                             std::vector<absl::StatusOr<ImageInfo>>& infos);
   absl::Status CheckNames(const ExportSpec& spec) const;
 
   runtime::Shard& shard_;

@@ -2,6 +2,7 @@
 // asking; what blocks, on a worker.
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "engine/base/reason.h"
@@ -10,6 +11,7 @@
 #include "engine/home.h"
 #include "engine/image_build.h"
 #include "engine/image_files.h"
+#include "engine/image_owner.h"
 #include "engine/image_removal.h"
 
 namespace gabion::engine {
@@ -32,10 +34,33 @@ Task<absl::StatusOr<ImageInfo>> Home::ImportImage(ImageSpec spec, std::string so
 }
 
 Task<absl::StatusOr<ImageInfo>> Home::StatImage(ImageSpec spec) {
-  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
-  absl::StatusOr<ImageInfo> info =
-      co_await workers_.Run([&] { return StatImageFile(*pool, spec); });
-  co_return info;
+  std::vector<ImageSpec> one = {std::move(spec)};
+  std::vector<absl::StatusOr<ImageInfo>> infos = co_await StatImages(std::move(one));
+  co_return infos.front();
+}
+
+// Where an image is open, what its name leads to must be what was opened.
+Task<void> Home::CompareWithOpen(const std::vector<ImageSpec>& specs,
+                                 std::vector<absl::StatusOr<ImageInfo>>& infos) {
+  for (ShardServer* server : servers_) {
+    std::vector<const ImageSpec*> asked;
+    std::vector<std::size_t> at;
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+      if (!infos[i].ok() || &ServerOf(specs[i].name) != server) continue;
+      asked.push_back(&specs[i]);
+      at.push_back(i);
+    }
+    if (asked.empty()) continue;
+    auto call = [server, &asked] { return server->OpenFiles(asked); };
+    const std::vector<std::optional<FileId>> open =
+        co_await CallOn(shard_, server->shard(), server->tasks(), call);
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      absl::StatusOr<ImageInfo>& info = infos[at[i]];
+      if (!open[i].has_value() || *open[i] == info->file) continue;
+      info = Annotate(Replaced(*asked[i], "the file is not the one that is open for it"),
+                      asked[i]->name);
+    }
+  }
 }
 
 Task<std::vector<absl::StatusOr<ImageInfo>>> Home::StatImages(std::vector<ImageSpec> specs) {
@@ -54,7 +79,14 @@ Task<std::vector<absl::StatusOr<ImageInfo>>> Home::StatImages(std::vector<ImageS
       return true;
     });
   }
+  co_await CompareWithOpen(specs, infos);
   co_return infos;
+}
+
+Task<absl::Status> Home::CheckSize(std::string pool_name, ByteCount size) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(pool_name));
+  absl::Status status = co_await workers_.Run([&] { return CheckFileSize(*pool, size); });
+  co_return status;
 }
 
 Task<absl::StatusOr<ImageInfo>> Home::GrowImage(ImageSpec spec, ByteCount size) {
@@ -67,6 +99,32 @@ Task<absl::StatusOr<ImageInfo>> Home::GrowImage(ImageSpec spec, ByteCount size) 
   absl::StatusOr<ImageInfo> info =
       co_await workers_.Run([&] { return StatImageFile(*pool, spec); });
   co_return info;
+}
+
+Task<absl::StatusOr<ImageInfo>> Home::ShrinkImage(ImageSpec spec, ByteCount size) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
+  const KeyedMutex::Lock turn = co_await image_turn_.Acquire(spec.name);
+  ShardServer& server = ServerOf(spec.name);
+  auto call = [&server, &spec, size, pool] { return server.ShrinkImage(spec, size, pool); };
+  const absl::Status shrunk = co_await CallOn(shard_, server.shard(), server.tasks(), call);
+  if (!shrunk.ok()) co_return shrunk;
+  absl::StatusOr<ImageInfo> info =
+      co_await workers_.Run([&] { return StatImageFile(*pool, spec); });
+  co_return info;
+}
+
+// A check of another image does not wait for this one, and nothing else on this image does: locks
+// keep apart what must not meet.
+Task<absl::StatusOr<CheckReport>> Home::CheckImage(ImageSpec spec, ImageRepair repair,
+                                                   CheckControl* control) {
+  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.pool));
+  ShardServer& server = ServerOf(spec.name);
+  auto call = [&server, &spec, repair, control, pool] {
+    return server.CheckImage(spec, repair, control, pool);
+  };
+  absl::StatusOr<CheckReport> report =
+      co_await CallOn(shard_, server.shard(), server.tasks(), call);
+  co_return report;
 }
 
 Task<absl::StatusOr<BuildProgress>> Home::BuildImage(ImageBuild build, ByteOffset from,

@@ -2,10 +2,12 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
+#include "engine/image_format.h"
 
 namespace gabion::engine {
 
@@ -44,34 +46,73 @@ Image::~Image() {
   CHECK_EQ(users_, 0u);
 }
 
-absl::Status Image::AddUser(bool writing) {
+Task<absl::Status> Image::AddUser(bool writing) {
   if (writing) {
     if (!root_.limits().writable) {
-      return WithReason(
+      co_return WithReason(
           absl::FailedPreconditionError("the image's file cannot be opened for writing"),
           {"IMAGE_NOT_WRITABLE", {{"image", spec_.name}}});
     }
-    if (writers_ == 0) {
-      RETURN_IF_ERROR(LockImage(spec_.name, parts_.lock, io::LockMode::kWriter));
+    if (dependents_ > 0) {
+      co_return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                               spec_.name, " has images that stand on it, which are in use")),
+                           {"IMAGE_HAS_DEPENDENTS", {{"image", spec_.name}}});
     }
+    if (writers_ == 0) CO_RETURN_IF_ERROR(co_await BeginWriting());
     ++writers_;
   }
   ++users_;
-  return absl::OkStatus();
+  co_return absl::OkStatus();
 }
 
-void Image::RemoveUser(bool writing) {
+Task<absl::Status> Image::BeginWriting() {
+  CO_RETURN_IF_ERROR(LockImage(spec_.name, parts_.lock, io::LockMode::kWriter));
+  if (parts_.qcow2 == nullptr) co_return absl::OkStatus();
+  const absl::Status begun = co_await parts_.qcow2->BeginWriting();
+  if (begun.ok()) co_return begun;
+  parts_.lock.Acquire(io::LockMode::kReader).IgnoreError();
+  co_return FormatError(begun, spec_);
+}
+
+Task<void> Image::RemoveUser(bool writing) {
   CHECK_GT(users_, 0u);
   --users_;
-  if (!writing) return;
+  if (!writing) co_return;
   CHECK_GT(writers_, 0u);
-  if (--writers_ > 0) return;
+  if (--writers_ > 0) co_return;
+  if (parts_.qcow2 != nullptr) {
+    // What could not be written was not called durable; the file is sound all the same.
+    const absl::Status ended = co_await parts_.qcow2->EndWriting();
+    ended.IgnoreError();
+  }
   // To hold less than before cannot conflict with anybody. Where the file system fails all the
   // same, we go on holding more than we need, which is safe.
   parts_.lock.Acquire(io::LockMode::kReader).IgnoreError();
 }
 
+absl::Status Image::AddDependent() {
+  if (writers_ > 0) {
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(spec_.name, " is being written to")),
+        {"IMAGE_IN_USE", {{"image", spec_.name}}});
+  }
+  ++dependents_;
+  return absl::OkStatus();
+}
+
+absl::Status Image::health() const {
+  return parts_.qcow2 == nullptr ? absl::OkStatus() : parts_.qcow2->health();
+}
+
 Task<absl::Status> Image::Grow(ByteCount size) { return root_.Resize(size); }
+
+Task<absl::Status> Image::Shrink(ByteCount size) {
+  CHECK_EQ(users_, 1u);
+  CO_RETURN_IF_ERROR(co_await parts_.format->Resize(size));
+  if (parts_.aligned != nullptr) static_cast<block::FilterNode&>(*parts_.aligned).Refresh();
+  root_.Refresh();
+  co_return co_await root_.Flush();
+}
 
 Task<absl::Status> Image::Close() {
   CHECK(!closed_);

@@ -10,6 +10,7 @@
 #include "engine/block/filter_node.h"
 #include "engine/block/node.h"
 #include "engine/engine.h"
+#include "engine/formats/qcow2/qcow2_node.h"
 #include "engine/io/file_lock.h"
 #include "engine/io/unique_fd.h"
 #include "engine/keyed_mutex.h"
@@ -51,9 +52,12 @@ class Image final : private ImageRoot::Observer {
   // taken.
   struct Parts {
     std::unique_ptr<block::Node> format;
+    qcow2::Qcow2Node* qcow2 = nullptr;     // `format`, if it is one
     std::unique_ptr<block::Node> aligned;  // may be null
+    Image* backing = nullptr;              // that `format` stands on; a user of it
     io::UniqueFd lock_fd;  // a descriptor of the file's open description, which holds the locks
     io::FileLock lock;     // over lock_fd
+    FileId file;
   };
 
   class GrowthObserver {
@@ -70,21 +74,40 @@ class Image final : private ImageRoot::Observer {
   Image& operator=(const Image&) = delete;
 
   const ImageSpec& spec() const { return spec_; }
+  // The file that was opened, whatever has its name by now.
+  const FileId& file() const { return parts_.file; }
   // Alignment 1; limits().alignment_from and friends of the storage are in storage_limits().
   block::Node& root() { return root_; }
   const block::Limits& storage_limits() const { return parts_.format->limits(); }
 
-  // Users hold the image open. A writing user also makes it take the writer's locks.
-  // kFailedPrecondition IMAGE_LOCKED if another process holds it.
-  absl::Status AddUser(bool writing);
-  void RemoveUser(bool writing);
+  // Users hold the image open. The first that writes makes it take the writer's locks, and makes a
+  // qcow2 image ready to be written; when the last one leaves, the file has everything. One call at
+  // a time. kFailedPrecondition IMAGE_LOCKED if another process holds it, IMAGE_NOT_WRITABLE,
+  // IMAGE_HAS_DEPENDENTS;
+  // kDataLoss IMAGE_CORRUPT: it can only be read.
+  Task<absl::Status> AddUser(bool writing);
+  Task<void> RemoveUser(bool writing);
   uint32_t users() const { return users_; }
+  bool has_writers() const { return writers_ > 0; }
+
+  // An image that stands on this one, and is one of its users: while there is any, nobody writes.
+  // kFailedPrecondition IMAGE_IN_USE while somebody does.
+  absl::Status AddDependent();
+  void RemoveDependent() { --dependents_; }
+
+  // The image below, which this one is a user of; null: none.
+  Image* backing() const { return parts_.backing; }
+  // Not OK: the image has turned out to be damaged, and refuses writes.
+  absl::Status health() const;
 
   // Makes the image at least `size` bytes large.
   Task<absl::Status> Grow(ByteCount size);
+  // Makes it smaller. REQUIRES: its one user is the caller, who writes.
+  Task<absl::Status> Shrink(ByteCount size);
   Task<absl::Status> Close();
 
  private:
+  Task<absl::Status> BeginWriting();
   void OnGrown() override { observer_.OnImageGrown(*this); }
 
   const ImageSpec spec_;
@@ -93,6 +116,7 @@ class Image final : private ImageRoot::Observer {
   GrowthObserver& observer_;
   uint32_t users_ = 0;
   uint32_t writers_ = 0;
+  uint32_t dependents_ = 0;
   bool closed_ = false;
 };
 

@@ -16,7 +16,9 @@
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/image.h"
+#include "engine/image_files.h"
 #include "engine/image_fill.h"
+#include "engine/image_format.h"
 #include "engine/image_owner.h"
 #include "engine/io/errno_status.h"
 #include "engine/io/file_lock.h"
@@ -30,34 +32,89 @@ struct Source {
   io::UniqueFd file;  // not valid: nothing, a new image
   ByteCount size;
   ByteCount allocated;
+  std::optional<qcow2::NewImageLayout> layout;  // of a new qcow2 image
+  ByteCount virtual_size;
   // What is noted on the unfinished file; another note means that the source has changed.
   std::string note;
 };
 
-absl::StatusOr<Source> OpenSource(const io::Directory& pool, const ImageBuild& build) {
-  if (build.source_file.empty()) {
-    return Source{{}, build.size, {}, absl::StrCat("new ", build.size.value)};
+absl::Status CheckMovable(const struct stat& details, const ImageBuild& build, int fd) {
+  if (!build.move) return absl::OkStatus();
+  if (!S_ISREG(details.st_mode)) {
+    return absl::InvalidArgumentError("only a regular file can be moved; import a copy of it");
   }
+  ASSIGN_OR_RETURN(const Owner owner, OwnerOf(fd, build.spec));
+  if (owner != Owner::kAnother) return absl::OkStatus();
+  return Replaced(build.spec, "the file belongs to another image; import a copy of it instead");
+}
+
+absl::StatusOr<Source> OpenSourceFile(const io::Directory& pool, const ImageBuild& build) {
   Source source;
   ASSIGN_OR_RETURN(source.file, pool.Open(build.source_file, {.writable = build.move}));
   io::FileLock lock(source.file.get());
   const io::LockMode mode = build.move ? io::LockMode::kWriter : io::LockMode::kReader;
-  RETURN_IF_ERROR(LockImage(build.spec.name, lock, mode));
+  RETURN_IF_ERROR(LockImage(build.source_file, lock, mode));
   struct stat details;
   const off_t end = lseek(source.file.get(), 0, SEEK_END);
   if (end < 0 || fstat(source.file.get(), &details) != 0) {
-    return io::ErrnoStatus(errno, "look at the source");
+    return io::ErrnoStatus(errno, "look at it");
   }
+  if (end == 0) {
+    return WithReason(absl::OutOfRangeError("the file is empty, and an image has at least a byte"),
+                      {"SIZE_OUT_OF_RANGE", {{"size", "0"}}});
+  }
+  RETURN_IF_ERROR(CheckMovable(details, build, source.file.get()));
   source.size.value = static_cast<uint64_t>(end);
+  source.virtual_size = source.size;
+  if (build.spec.format == ImageFormat::kQcow2) {
+    ASSIGN_OR_RETURN(const qcow2::Header header,
+                     ReadQcow2Header(source.file.get(), source.size, build.spec));
+    RETURN_IF_ERROR(CheckImportable(header, build));
+    source.virtual_size.value = header.size;
+  }
   source.allocated.value = static_cast<uint64_t>(details.st_blocks) * 512;
   source.note = absl::StrCat("copy ", details.st_dev, ":", details.st_ino, ":", end, ":",
                              details.st_mtim.tv_sec, ".", details.st_mtim.tv_nsec);
   return source;
 }
 
+absl::StatusOr<Source> NewSource(const ImageBuild& build) {
+  Source source;
+  source.virtual_size = build.size;
+  if (build.spec.format == ImageFormat::kRaw) {
+    if (build.preallocation == Preallocation::kMetadata) {
+      return absl::InvalidArgumentError("a raw image has no metadata to be preallocated");
+    }
+    source.size = build.size;
+    source.note = absl::StrCat("new ", build.size.value);
+    return source;
+  }
+  const Qcow2Layout& how = build.qcow2;
+  absl::StatusOr<qcow2::NewImageLayout> layout = LayoutOf(build);
+  if (!layout.ok()) {
+    return WithReason(layout.status(), {"FIELD_INVALID", {{"field", "image.qcow2"}}});
+  }
+  source.size.value = layout->file_bytes();
+  source.allocated.value = layout->metadata_bytes();
+  source.note =
+      absl::StrCat("new qcow2 ", build.size.value, " ", how.version, " ", how.cluster_bits, " ",
+                   how.refcount_order, how.extended_l2, how.lazy_refcounts,
+                   static_cast<int>(how.compression), layout->header().backing_file.value_or(""));
+  source.layout = *std::move(layout);
+  return source;
+}
+
+absl::StatusOr<Source> OpenSource(const io::Directory& pool, const ImageBuild& build) {
+  if (build.source_file.empty()) return NewSource(build);
+  absl::StatusOr<Source> source = OpenSourceFile(pool, build);
+  if (!source.ok()) return ReasonForSource(source.status(), build.spec);
+  return source;
+}
+
 absl::StatusOr<BuildProgress> Complete(const io::Directory& pool, const ImageSpec& spec) {
+  ASSIGN_OR_RETURN(const ImageInfo info, StatImageFile(pool, spec));
   ASSIGN_OR_RETURN(const io::DirectoryEntry entry, pool.Stat(spec.file_name));
-  return BuildProgress{entry.size, entry.size, true, ImageInfo{entry.size, entry.allocated}};
+  return BuildProgress{entry.size, entry.size, true, info};
 }
 
 absl::Status CheckNameIsFree(const io::Directory& pool, const ImageBuild& build) {
@@ -75,7 +132,8 @@ bool CanShare(const io::Directory& pool, const Source& source) {
 }
 
 absl::Status CheckSpace(const io::Directory& pool, const ImageBuild& build, const Source& source) {
-  const bool holes = build.preallocation == Preallocation::kOff;
+  const bool holes =
+      build.preallocation == Preallocation::kOff || build.preallocation == Preallocation::kMetadata;
   uint64_t needed = holes ? source.allocated.value : source.size.value;
   const absl::StatusOr<io::DirectoryEntry> begun = pool.Stat(UnfinishedName(build.spec));
   if (begun.ok()) needed -= std::min(needed, begun->allocated.value);
@@ -86,18 +144,11 @@ absl::Status CheckSpace(const io::Directory& pool, const ImageBuild& build, cons
       absl::StrCat(needed, " bytes are needed, and the pool has ", space.available.value, " left"));
 }
 
-absl::Status CheckAdoption(const Source& source, const ImageBuild& build) {
-  if (build.preallocation != Preallocation::kOff) {
-    return absl::InvalidArgumentError("a file that is moved is not preallocated");
-  }
-  ASSIGN_OR_RETURN(const Owner owner, OwnerOf(source.file.get(), build.spec));
-  if (owner != Owner::kAnother) return absl::OkStatus();
-  return Replaced(build.spec, "the file belongs to another image; import a copy of it instead");
-}
-
 absl::Status CheckSource(const io::Directory& pool, const ImageBuild& build, const Source& source) {
   RETURN_IF_ERROR(CheckNameIsFree(pool, build));
-  return build.move ? CheckAdoption(source, build) : CheckSpace(pool, build, source);
+  if (!build.move) return CheckSpace(pool, build, source);
+  if (build.preallocation == Preallocation::kOff) return absl::OkStatus();
+  return absl::InvalidArgumentError("a file that is moved is not preallocated");
 }
 
 // Gives the source the image's identity and name.
@@ -186,11 +237,16 @@ absl::StatusOr<BuildProgress> Build(const io::Directory& pool, const ImageBuild&
   from = std::min(from, source.size.value);
   ASSIGN_OR_RETURN(const io::UniqueFd file, OpenUnfinished(pool, spec, source, from));
   const FillJob job{source.file.valid() ? source.file.get() : -1, file.get(), source.size.value,
-                    build.preallocation};
+                    build.preallocation, source.layout.has_value() ? &*source.layout : nullptr};
   ASSIGN_OR_RETURN(const uint64_t done, Fill(job, from, budget));
-  if (done == source.size.value) return Finish(pool, spec, file.get());
+  if (done == source.size.value) {
+    if (source.file.valid() && spec.format == ImageFormat::kQcow2) {
+      RETURN_IF_ERROR(WriteBackingName(file.get(), spec));
+    }
+    return Finish(pool, spec, file.get());
+  }
   if (fsync(file.get()) != 0) return io::ErrnoStatus(errno, "sync");
-  return BuildProgress{ByteCount{done}, source.size, false, {}};
+  return BuildProgress{ByteCount{done}, source.size, false, {source.virtual_size, {}}};
 }
 
 absl::StatusOr<BuildProgress> Check(const io::Directory& pool, const ImageBuild& build) {
@@ -198,10 +254,20 @@ absl::StatusOr<BuildProgress> Check(const io::Directory& pool, const ImageBuild&
   if (finished) return Complete(pool, build.spec);
   ASSIGN_OR_RETURN(const Source source, OpenSource(pool, build));
   RETURN_IF_ERROR(CheckSource(pool, build, source));
-  return BuildProgress{ByteCount{0}, source.size, false, {}};
+  if (!build.move) RETURN_IF_ERROR(CheckFileSize(pool, source.size));
+  return BuildProgress{ByteCount{0}, source.size, false, {source.virtual_size, {}}};
 }
 
 }  // namespace
+
+absl::Status CheckFileSize(const io::Directory& pool, ByteCount size) {
+  const absl::StatusOr<io::UniqueFd> probe = pool.CreateUnnamed();
+  // Where there are no such files, only the work itself can tell.
+  if (probe.status().code() == absl::StatusCode::kUnimplemented) return absl::OkStatus();
+  RETURN_IF_ERROR(probe.status());
+  if (ftruncate(probe->get(), static_cast<off_t>(size.value)) == 0) return absl::OkStatus();
+  return io::ErrnoStatus(errno, "set the size");
+}
 
 absl::StatusOr<BuildProgress> BuildImageFile(const io::Directory& pool, const ImageBuild& build,
                                              ByteOffset from, ByteCount budget) {

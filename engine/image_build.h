@@ -10,6 +10,8 @@ namespace gabion::engine {
 
 absl::StatusOr<BuildProgress> BuildImageFile(const io::Directory& pool, const ImageBuild& build,
                                              ByteOffset from, ByteCount budget);
+// Tries it on a file without a name.
+absl::Status CheckFileSize(const io::Directory& pool, ByteCount size);
 absl::StatusOr<BuildProgress> CheckImageBuild(const io::Directory& pool, const ImageBuild& build);
 
 }  // namespace gabion::engine

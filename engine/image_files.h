@@ -17,6 +17,7 @@ struct OpenedImage {
   io::UniqueFd file;
   io::UniqueFd lock_fd;  // another descriptor of the same open description
   io::FileLock lock;     // over lock_fd; the reader's locks are taken
+  FileId id;
 };
 
 // Opens the file for reading and, where it lets us, for writing. kFailedPrecondition IMAGE_LOCKED
@@ -24,7 +25,7 @@ struct OpenedImage {
 absl::StatusOr<OpenedImage> OpenImageFile(const io::Directory& pool, const ImageSpec& spec,
                                           bool direct);
 
-// See Engine for these.
+// See Engine for these. StatImageFile() looks only at the file that has the name now.
 absl::StatusOr<ImageInfo> CreateImageFile(const io::Directory& pool, const ImageSpec& spec,
                                           ByteCount size);
 absl::StatusOr<ImageInfo> ImportImageFile(const io::Directory& pool, const ImageSpec& spec,

@@ -29,7 +29,8 @@ struct Run {
 
 // The run of data or of a hole that begins at `at`, which is before the end.
 Run RunAt(const FillJob& job, uint64_t at) {
-  if (job.from < 0) return {job.size, true};
+  const uint64_t tables = job.layout == nullptr ? 0 : job.layout->metadata_bytes();
+  if (job.from < 0) return at < tables ? Run{tables, false} : Run{job.size, true};
   const off_t data = lseek(job.from, static_cast<off_t>(at), SEEK_DATA);
   if (data < 0) return {job.size, errno == ENXIO};  // other errors: it cannot tell, so all is data
   if (static_cast<uint64_t>(data) > at) {
@@ -79,7 +80,19 @@ absl::Status CopyThroughMemory(const FillJob& job, uint64_t at, uint64_t end) {
   return absl::OkStatus();
 }
 
+absl::Status WriteTables(const FillJob& job, uint64_t at, uint64_t end) {
+  std::vector<std::byte> buffer(std::min(kBuffer, end - at));
+  while (at < end) {
+    const uint64_t length = std::min<uint64_t>(buffer.size(), end - at);
+    job.layout->Fill(at, MutableBytes(buffer).first(length));
+    RETURN_IF_ERROR(WriteAt(job.to, reinterpret_cast<const char*>(buffer.data()), length, at));
+    at += length;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Copy(const FillJob& job, uint64_t at, uint64_t end) {
+  if (job.layout != nullptr) return WriteTables(job, at, end);
   while (at < end) {
     off_t from = static_cast<off_t>(at);
     off_t to = from;

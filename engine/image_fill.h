@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "engine/formats/qcow2/create.h"
 #include "engine/image_spec.h"
 
 namespace gabion::engine {
@@ -13,6 +14,7 @@ struct FillJob {
   int to = -1;    // a file of `size` bytes
   uint64_t size = 0;
   Preallocation preallocation = Preallocation::kOff;
+  const qcow2::NewImageLayout* layout = nullptr;  // of a new qcow2 image: what the file begins with
 };
 
 // Does about `budget` bytes of work from byte `begin` on, and at least a little; returns where it

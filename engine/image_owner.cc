@@ -42,6 +42,9 @@ absl::Status ReasonFor(const absl::Status& status, const ImageSpec& spec) {
   const bool named = AsStd(status.message()).starts_with(spec.name + ": ");
   absl::Status annotated = named ? status : Annotate(status, spec.name);
   const std::optional<Reason> reason = ReasonOf(annotated);
+  if (reason.has_value() && !reason->metadata.empty() && reason->metadata[0].first == "field") {
+    return status;
+  }
   if (reason.has_value() && reason->reason != "PATH_OUTSIDE_POOL") return annotated;
   if (reason.has_value()) return WithReason(annotated, {reason->reason, {{"pool", spec.pool}}});
   switch (status.code()) {
@@ -53,6 +56,42 @@ absl::Status ReasonFor(const absl::Status& status, const ImageSpec& spec) {
     default:
       return annotated;
   }
+}
+
+absl::Status ReasonForFile(const absl::Status& status, const ImageSpec& spec) {
+  if (status.code() != absl::StatusCode::kNotFound) return ReasonFor(status, spec);
+  return WithReason(absl::FailedPreconditionError(
+                        absl::StrCat(spec.name, ": the image's file is missing from its pool")),
+                    {"IMAGE_FILE_MISSING", {{"image", spec.name}}});
+}
+
+absl::Status ReasonForSource(const absl::Status& status, const ImageSpec& spec) {
+  if (status.ok()) return status;
+  const std::optional<Reason> given = ReasonOf(status);
+  Reason reason{given.has_value() ? given->reason : "", {{"field", "source_file"}}};
+  for (const auto& [key, value] :
+       given.has_value() ? given->metadata : decltype(reason.metadata){}) {
+    if (key != "image" && key != "field") reason.metadata.emplace_back(key, value);
+  }
+  absl::StatusCode code = status.code();
+  if (reason.reason.empty()) {
+    switch (code) {
+      case absl::StatusCode::kNotFound:
+        reason.reason = "RESOURCE_NOT_FOUND";
+        break;
+      case absl::StatusCode::kInvalidArgument:
+        reason.reason = "FIELD_INVALID";
+        break;
+      case absl::StatusCode::kPermissionDenied:  // the daemon's rights do not suffice
+        code = absl::StatusCode::kUnavailable;
+        reason.reason = "POOL_UNREACHABLE";
+        reason.metadata.emplace_back("pool", spec.pool);
+        break;
+      default:
+        return Annotate(status, "the source");
+    }
+  }
+  return WithReason(absl::Status(code, absl::StrCat("the source: ", status.message())), reason);
 }
 
 absl::StatusOr<Owner> OwnerOf(int fd, const ImageSpec& spec) {
@@ -82,14 +121,14 @@ absl::StatusOr<bool> IsOurs(const io::Directory& pool, const ImageSpec& spec) {
 
 absl::Status CheckStillNamed(const io::Directory& pool, const ImageSpec& spec, int fd) {
   const absl::StatusOr<io::UniqueFd> named = pool.Open(spec.file_name, {});
-  if (!named.ok()) return ReasonFor(named.status(), spec);
+  if (!named.ok()) return ReasonForFile(named.status(), spec);
   struct stat held;
   struct stat found;
   if (fstat(fd, &held) != 0 || fstat(named->get(), &found) != 0) {
     return Annotate(io::ErrnoStatus(errno, "fstat"), spec.name);
   }
   if (held.st_dev == found.st_dev && held.st_ino == found.st_ino) return absl::OkStatus();
-  return absl::NotFoundError(absl::StrCat(spec.name, ": the file has just been removed"));
+  return ReasonForFile(absl::NotFoundError("the file has just been removed"), spec);
 }
 
 absl::Status Replaced(const ImageSpec& spec, std::string_view what) {

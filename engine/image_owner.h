@@ -19,8 +19,13 @@ std::string RemovedName(const ImageSpec& spec);
 // "UID" of either name; empty for any other name.
 std::string_view UidOfWorkName(std::string_view name);
 
-// The error with the image's name and the API's reason.
+// The error with the image's name and the API's reason. One that names a field passes unchanged.
 absl::Status ReasonFor(const absl::Status& status, const ImageSpec& spec);
+// The same for the image's own file: that it is missing is kFailedPrecondition IMAGE_FILE_MISSING.
+absl::Status ReasonForFile(const absl::Status& status, const ImageSpec& spec);
+// The error as one of the file that an image is made of, not of the image: it names the field
+// `source_file`.
+absl::Status ReasonForSource(const absl::Status& status, const ImageSpec& spec);
 
 // What a file says of whose it is. kThis also where the file system cannot say.
 enum class Owner { kThis, kAnother, kNobody };

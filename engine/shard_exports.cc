@@ -123,19 +123,19 @@ Task<absl::StatusOr<ExportState>> ShardServer::UpdateExport(ExportSpec spec) {
   CO_ASSIGN_OR_RETURN(Served* const served, Find(spec.name));
   const bool was_writing = !served->spec.read_only;
   const bool writing = !spec.read_only;
-  if (writing && !was_writing) CO_RETURN_IF_ERROR(served->image->AddUser(true));
+  if (writing && !was_writing) CO_RETURN_IF_ERROR(co_await served->image->AddUser(true));
   const ExportSpec before = std::exchange(served->spec, std::move(spec));
   const absl::Status published = PublishVersion(*served);
   if (!published.ok()) {
     served->spec = before;
-    if (writing && !was_writing) served->image->RemoveUser(true);
+    if (writing && !was_writing) co_await served->image->RemoveUser(true);
     co_return published;
   }
-  if (writing && !was_writing) served->image->RemoveUser(false);  // the reader that it was
+  if (writing && !was_writing) co_await served->image->RemoveUser(false);  // the reader that it was
   if (!writing && was_writing) {
     co_await served->exported.MakeReadOnly();
-    CO_RETURN_IF_ERROR(served->image->AddUser(false));
-    served->image->RemoveUser(true);
+    CO_RETURN_IF_ERROR(co_await served->image->AddUser(false));
+    co_await served->image->RemoveUser(true);
   }
   co_return StateOf(*served);
 }

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,8 @@ class ShardServer final : private Image::GrowthObserver {
   struct Options {
     IoDriver io_driver = IoDriver::kAuto;
     bool direct_io = false;
+    ByteCount qcow2_cache{32 * kMiB};         // tables of one qcow2 image
+    ByteCount qcow2_cache_total{256 * kMiB};  // of all on this shard
     NbdOptions nbd;
     uint64_t budget_bytes = 0;   // this shard's part of max_bytes_in_flight_total
     uint64_t first_version = 1;  // ids of export versions, unique among all shards
@@ -88,10 +91,13 @@ class ShardServer final : private Image::GrowthObserver {
   Task<absl::StatusOr<std::vector<ConnectionState>>> ListConnections(std::string name);
   Task<absl::Status> CloseConnection(std::string name, uint64_t id);
 
-  // Nothing if the image is not open here.
-  Task<absl::StatusOr<std::optional<ImageInfo>>> OpenImageInfo(std::string image_name);
+  // The files that are open for these images; nothing for one that is not open here.
+  Task<std::vector<std::optional<FileId>>> OpenFiles(std::span<const ImageSpec* const> specs);
   Task<absl::StatusOr<ImageInfo>> GrowImage(ImageSpec spec, ByteCount size,
                                             const io::Directory* pool);
+  Task<absl::Status> ShrinkImage(ImageSpec spec, ByteCount size, const io::Directory* pool);
+  Task<absl::StatusOr<CheckReport>> CheckImage(ImageSpec spec, ImageRepair repair,
+                                               CheckControl* control, const io::Directory* pool);
   // Fails with IMAGE_IN_USE if this incarnation of the image is open.
   Task<absl::Status> CheckUnused(ImageSpec spec);
 
@@ -129,7 +135,13 @@ class ShardServer final : private Image::GrowthObserver {
 
   void OnImageGrown(Image& image) override;
 
+  absl::StatusOr<std::unique_ptr<io::File>> NewFile(io::UniqueFd fd);
   Task<absl::StatusOr<std::unique_ptr<Image>>> OpenImage(ImageSpec spec, const io::Directory* pool);
+  Task<absl::Status> OpenFormat(const ImageSpec& spec, const io::Directory* pool,
+                                std::unique_ptr<io::File> file, Image::Parts& parts);
+  Task<void> CloseImage(Image* image);
+  Task<void> ReleaseBacking(Image* backing);
+  absl::Status InUse(const std::string& image_name) const;
   absl::StatusOr<Served*> Find(const std::string& name);
   absl::Status PublishVersion(Served& served);
   ExportState StateOf(const Served& served) const;
@@ -148,6 +160,7 @@ class ShardServer final : private Image::GrowthObserver {
   const nbd::SessionLimits session_limits_;
   runtime::TaskSet tasks_;
   KeyedMutex opening_;  // by image name
+  qcow2::CacheBudget qcow2_budget_;
   std::map<std::string, std::unique_ptr<Image>> images_;
   std::map<std::string, std::unique_ptr<Served>> exports_;
   uint64_t next_version_;

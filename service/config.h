@@ -41,6 +41,7 @@ struct Config {
   uint32_t handshake_timeout_s = 10;
   uint32_t max_connections = 1024;
   uint32_t max_connections_per_export = 256;
+  uint32_t max_exports = 16'384;
   uint32_t max_inflight_requests = 128;                    // per connection
   uint64_t max_inflight_bytes_per_connection = 64u << 20;  // bytes
   uint64_t max_inflight_bytes = 1u << 30;                  // bytes, all connections

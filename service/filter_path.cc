@@ -1,5 +1,6 @@
 #include "service/filter_path.h"
 
+#include <map>
 #include <utility>
 
 #include "service/text.h"
@@ -34,6 +35,28 @@ std::unique_ptr<Message> Unpack(const Message& any) {
   std::unique_ptr<Message> message(prototype->New());
   const std::string value = reflection.GetString(any, packed.FindFieldByNumber(2));
   return message->ParseFromString(value) ? std::move(message) : nullptr;
+}
+
+// The types that `field`, a google.protobuf.Any, holds, where that is known.
+std::vector<const Descriptor*> TypesIn(const FieldDescriptor& field) {
+  static const std::map<std::string_view, std::vector<std::string>>* const kTypes =
+      new std::map<std::string_view, std::vector<std::string>>{
+          {"google.longrunning.Operation.metadata", {"gabion.v1.JobMetadata"}},
+          {"google.longrunning.Operation.response",
+           {"gabion.v1.Image", "gabion.v1.Export", "google.protobuf.Empty"}},
+          {"google.rpc.Status.details",
+           {"google.rpc.BadRequest", "google.rpc.ErrorInfo", "google.rpc.PreconditionFailure",
+            "google.rpc.QuotaFailure", "google.rpc.RequestInfo", "google.rpc.ResourceInfo",
+            "google.rpc.RetryInfo"}},
+      };
+  std::vector<const Descriptor*> types;
+  const auto found = kTypes->find(field.full_name());
+  if (found == kTypes->end()) return types;
+  for (const std::string& name : found->second) {
+    const Descriptor* type = DescriptorPool::generated_pool()->FindMessageTypeByName(name);
+    if (type != nullptr) types.push_back(type);
+  }
+  return types;
 }
 
 // The name as a key of the map; nullopt if it cannot be one.
@@ -108,12 +131,25 @@ class PathBinder {
     if (kind == ValueKind::kMessage) return field.message_type();
     if (kind == ValueKind::kAny) {
       term_.path.erase(term_.path.begin(), term_.path.begin() + static_cast<std::ptrdiff_t>(i));
+      CheckPacked(field);
       bound_.question_ = BoundTerm::Packed{std::move(term_)};
       return nullptr;
     }
     Fail(term_.path[i].at, field.name() + " is " + std::string(NameOf(kind)) +
                                " and has no field " + Quote(term_.path[i].name));
     return nullptr;
+  }
+
+  // What fits none of the types that the Any can hold would be a filter that finds nothing.
+  void CheckPacked(const FieldDescriptor& any) {
+    std::optional<FilterFault> first;
+    for (const Descriptor* type : TypesIn(any)) {
+      auto bound = PathBinder(term_).Run(*type);
+      auto* fault = std::get_if<FilterFault>(&bound);
+      if (fault == nullptr) return;
+      if (!first.has_value()) first = std::move(*fault);
+    }
+    if (first.has_value()) Fail(first->at, any.name() + ": " + first->what);
   }
 
   bool AsksForPresence() const {

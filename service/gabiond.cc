@@ -17,6 +17,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
 #include "engine/engine.h"
+#include "google/protobuf/stubs/logging.h"
 #include "service/config.h"
 #include "service/domain/domain.h"
 #include "service/executor.h"
@@ -126,6 +127,7 @@ v1::ServerInfo FactsOf(const Config& config) {
   limits.set_max_inflight_bytes(config.max_inflight_bytes);
   limits.mutable_handshake_timeout()->set_seconds(config.handshake_timeout_s);
   limits.set_max_inspect_bytes(kMaxInspectBytes);
+  limits.set_max_exports(config.max_exports);
   return facts;
 }
 
@@ -133,6 +135,7 @@ DomainOptions DomainOptionsOf(const Config& config) {
   DomainOptions options;
   options.pools = {{"pools/default", absl::StrCat(config.data_dir, "/images")}};
   options.exports.max_connections = config.max_connections_per_export;
+  options.exports.max_exports = config.max_exports;
   options.facts = FactsOf(config);
   return options;
 }
@@ -217,6 +220,14 @@ absl::Status Serve(const Config& config, JsonLogger& logger, const sigset_t& sig
   return absl::OkStatus();
 }
 
+// What libprotobuf has to say, of texts that are not UTF-8, say, which callers are told anyway.
+JsonLogger* protobuf_logger = nullptr;
+void LogProtobuf(google::protobuf::LogLevel level, const char* /*file*/, int /*line*/,
+                 const std::string& message) {
+  const bool grave = level >= google::protobuf::LOGLEVEL_FATAL;
+  protobuf_logger->Log(grave ? LogLevel::kError : LogLevel::kDebug, "protobuf", message);
+}
+
 int Main(const std::vector<std::string>& arguments) {
   const absl::StatusOr<CommandLine> line = ParseCommandLine(arguments, ProcessEnvironment());
   if (!line.ok()) {
@@ -236,7 +247,10 @@ int Main(const std::vector<std::string>& arguments) {
   umask(0077);
   const sigset_t signals = BlockSignals();
   JsonLogger logger(line->config.log_level);
+  protobuf_logger = &logger;
+  google::protobuf::SetLogHandler(&LogProtobuf);
   const absl::Status status = Serve(line->config, logger, signals);
+  google::protobuf::SetLogHandler(nullptr);
   if (status.ok()) return 0;
   logger.Log(LogLevel::kError, "gabiond", AsStd(status.message()));
   return kExitFailed;

@@ -29,8 +29,9 @@
 // Values: strings with or without quotes; numbers and true, false without; enums by the name of
 // the value; timestamps in RFC 3339; durations in seconds, such as 10s or 0.5s.
 //
-// What does not fit the resource's type is an error when the expression is parsed; matching always
-// has an answer.
+// What does not fit the resource's type is an error when the expression is parsed, also inside of
+// an Any of which the types that it can hold are known (an operation's metadata, say) if it fits
+// none of them; matching always has an answer.
 #pragma once
 
 #include <string_view>

@@ -28,6 +28,8 @@ constexpr ErrorReason kAll[] = {
     reason::kSizeMismatch,
     reason::kImageInUse,
     reason::kImageNotActive,
+    reason::kImageDeleted,
+    reason::kImageFileMissing,
     reason::kImageLocked,
     reason::kImageNotWritable,
     reason::kImageNotDeleted,

@@ -61,10 +61,13 @@ inline constexpr ErrorReason kSizeMismatch{"SIZE_MISMATCH", code::kInvalidArgume
 // Metadata: image, and dependents or exports where there are some.
 inline constexpr ErrorReason kImageInUse{"IMAGE_IN_USE", code::kFailedPrecondition};
 inline constexpr ErrorReason kImageNotActive{"IMAGE_NOT_ACTIVE", code::kFailedPrecondition};
+// A tombstone. Metadata: image, purge-time.
+inline constexpr ErrorReason kImageDeleted{"IMAGE_DELETED", code::kFailedPrecondition};
 // Metadata: image.
+inline constexpr ErrorReason kImageFileMissing{"IMAGE_FILE_MISSING", code::kFailedPrecondition};
 inline constexpr ErrorReason kImageNotDeleted{"IMAGE_NOT_DELETED", code::kFailedPrecondition};
 inline constexpr ErrorReason kImageNotWritable{"IMAGE_NOT_WRITABLE", code::kFailedPrecondition};
-// The file carries another image's uid.
+// The file carries another image's uid, or is not the one that is open.
 inline constexpr ErrorReason kImageReplaced{"IMAGE_REPLACED", code::kFailedPrecondition};
 // Metadata: perm-byte.
 inline constexpr ErrorReason kImageLocked{"IMAGE_LOCKED", code::kFailedPrecondition};
@@ -77,7 +80,9 @@ inline constexpr ErrorReason kPoolUnreachable{"POOL_UNREACHABLE", code::kUnavail
 inline constexpr ErrorReason kExportHasConnections{"EXPORT_HAS_CONNECTIONS",
                                                    code::kFailedPrecondition};
 inline constexpr ErrorReason kExportReadOnly{"EXPORT_READ_ONLY", code::kFailedPrecondition};
+// Metadata: limit.
 inline constexpr ErrorReason kTooManyExports{"TOO_MANY_EXPORTS", code::kResourceExhausted};
+// Metadata: field where there is one.
 inline constexpr ErrorReason kFeatureNotBuilt{"FEATURE_NOT_BUILT", code::kUnimplemented};
 
 // Any resource. Metadata: field where the resource is named inside a request.

@@ -191,6 +191,8 @@ constexpr Setting kSettings[] = {
      [](Text text, Config* c) {
        return SetNumber(text, 1, 65536, &c->max_connections_per_export);
      }},
+    {"max-exports", "N", "16384", "Exports, 1 to 1000000; another one is refused.",
+     [](Text text, Config* c) { return SetNumber(text, 1, 1'000'000, &c->max_exports); }},
     {"max-inflight-requests", "N", "128",
      "Requests of one NBD connection that are worked on at once, 1 to 65536; more stay in the "
      "socket.",

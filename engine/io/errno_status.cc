@@ -3,9 +3,11 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/reason.h"
 #include "engine/base/text.h"
 
 namespace gabion::io {
@@ -66,7 +68,9 @@ absl::Status ErrnoStatus(int error, std::string_view operation) {
   CHECK_GT(error, 0);
   const char* description = strerrordesc_np(error);
   const std::string cause = description != nullptr ? description : absl::StrCat("error ", error);
-  return absl::Status(CodeOf(error), absl::StrCat(AsAbsl(operation), ": ", cause));
+  absl::Status status(CodeOf(error), absl::StrCat(AsAbsl(operation), ": ", cause));
+  // No space helps: a file cannot be that large here.
+  return error == EFBIG ? WithReason(std::move(status), {"SIZE_OUT_OF_RANGE", {}}) : status;
 }
 
 }  // namespace gabion::io

@@ -40,7 +40,8 @@ Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std
       views_(pools_, images_, exports_, connections_,
              [this](const std::string& name) { return operations_.Get(name); }),
       observer_(engine, store, logger,
-                {.changed = [this](const std::string& name) { exports_.ClientLeft(name); }}) {}
+                {.changed = [this](const std::string& name) { exports_.ClientLeft(name); }}),
+      image_watch_(images_, store, logger, options.image_watch) {}
 
 void Domain::Observe() {
   engine::Observer observer;
@@ -55,6 +56,7 @@ void Domain::Observe() {
 }
 
 void Domain::Stop() {
+  image_watch_.Stop();
   observer_.Stop();
   maintenance_.Stop();
   exports_.Stop();
@@ -75,6 +77,7 @@ absl::StatusOr<std::unique_ptr<Domain>> Domain::Open(engine::Engine& engine, Met
   RETURN_IF_ERROR(domain->exports_.Recover());
   RETURN_IF_ERROR(domain->images_.PlanRemovals());
   RETURN_IF_ERROR(domain->operations_.Recover());
+  domain->image_watch_.Start();
   return domain;
 }
 

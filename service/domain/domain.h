@@ -15,6 +15,7 @@
 #include "service/domain/export_index.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/image_manager.h"
+#include "service/domain/image_watch.h"
 #include "service/domain/inspector.h"
 #include "service/domain/intents.h"
 #include "service/domain/maintenance.h"
@@ -35,6 +36,7 @@ struct DomainOptions {
   ExportOptions exports;
   OperationOptions operations;
   MaintenanceOptions maintenance;
+  ImageWatchOptions image_watch;
   v1::ServerInfo facts;  // see ServerInfoSource
 };
 
@@ -59,6 +61,7 @@ class Domain {
   OperationManager& operations() { return operations_; }
   RequestLog& requests() { return requests_; }
   Maintenance& maintenance() { return maintenance_; }
+  ImageWatch& image_watch() { return image_watch_; }
   MetadataStore& store() { return context_.store; }
   ChangeFeed& feed() { return feed_; }
   ResourceViews& views() { return views_; }
@@ -93,6 +96,7 @@ class Domain {
   Maintenance maintenance_;
   DomainViews views_;
   ConnectionObserver observer_;
+  ImageWatch image_watch_;
 };
 
 }  // namespace gabion::service

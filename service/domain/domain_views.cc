@@ -7,6 +7,31 @@
 #include "service/errors.h"
 
 namespace gabion::service {
+namespace {
+
+bool IsImage(const std::string& name) { return name.starts_with("images/"); }
+bool IsExport(const std::string& name) {
+  return name.starts_with("exports/") && !ParseConnectionName(name).has_value();
+}
+
+void SetImage(v1::Image image, v1::WatchResponse* view) {
+  *view->mutable_image() = std::move(image);
+}
+void SetExport(v1::Export exported, v1::WatchResponse* view) {
+  *view->mutable_export_() = std::move(exported);
+}
+
+template <typename Resource>
+absl::StatusOr<v1::WatchResponse> ViewOf(const std::string& name, absl::StatusOr<Resource> resource,
+                                         void (*set)(Resource, v1::WatchResponse*)) {
+  RETURN_IF_ERROR(resource.status());
+  v1::WatchResponse view;
+  view.set_name(name);
+  set(*std::move(resource), &view);
+  return view;
+}
+
+}  // namespace
 
 DomainViews::DomainViews(const PoolManager& pools, const ImageManager& images,
                          const ExportManager& exports, const ConnectionManager& connections,
@@ -19,25 +44,40 @@ DomainViews::DomainViews(const PoolManager& pools, const ImageManager& images,
 
 std::vector<absl::StatusOr<v1::WatchResponse>> DomainViews::View(
     std::span<const std::string> names) {
+  std::vector<std::string> image_names;
+  std::vector<std::string> export_names;
+  for (const std::string& name : names) {
+    if (IsImage(name)) image_names.push_back(name);
+    if (IsExport(name)) export_names.push_back(name);
+  }
+  // Images and exports are looked at together, because each look is a way to the data plane.
+  std::vector<absl::StatusOr<v1::Image>> images = images_.GetMany(image_names);
+  std::vector<absl::StatusOr<v1::Export>> exports = exports_.GetMany(export_names);
   std::vector<absl::StatusOr<v1::WatchResponse>> views;
   views.reserve(names.size());
-  for (const std::string& name : names) views.push_back(ViewOne(name));
+  std::size_t next_image = 0;
+  std::size_t next_export = 0;
+  for (const std::string& name : names) {
+    if (IsImage(name)) {
+      views.push_back(ViewOf(name, std::move(images[next_image++]), &SetImage));
+    } else if (IsExport(name)) {
+      views.push_back(ViewOf(name, std::move(exports[next_export++]), &SetExport));
+    } else {
+      views.push_back(ViewOne(name));
+    }
+  }
   return views;
 }
 
 absl::StatusOr<v1::WatchResponse> DomainViews::ViewOne(const std::string& name) const {
   v1::WatchResponse view;
   view.set_name(name);
-  if (name.starts_with("images/")) {
-    ASSIGN_OR_RETURN(*view.mutable_image(), images_.Get(name));
-  } else if (name.starts_with("operations/")) {
+  if (name.starts_with("operations/")) {
     ASSIGN_OR_RETURN(*view.mutable_operation(), get_operation_(name));
   } else if (name.starts_with("pools/")) {
     ASSIGN_OR_RETURN(*view.mutable_pool(), pools_.Get(name));
   } else if (ParseConnectionName(name).has_value()) {
     ASSIGN_OR_RETURN(*view.mutable_connection(), connections_.Get(name));
-  } else if (name.starts_with("exports/")) {
-    ASSIGN_OR_RETURN(*view.mutable_export_(), exports_.Get(name));
   } else {
     return NotFound("resource", name);
   }

@@ -30,6 +30,7 @@ std::string FieldOf(const ErrorReason& reason, std::string_view engine_field,
           {reason::kFieldInvalid.name, &EngineCall::file_field},
           {reason::kOffsetBeyondEnd.name, &EngineCall::offset_field},
       };
+  if (!engine_field.empty() && engine_field == call.file_field) return call.file_field;
   const auto found = kFields->find(reason.name);
   if (found != kFields->end()) return call.*(found->second);
   if (reason.name.starts_with("BLOCK_SIZE_")) {
@@ -65,14 +66,18 @@ void AddDetails(const ErrorReason& reason, std::string_view message,
   }
   const std::string field = FieldOf(reason, get("field"), call);
   if (!field.empty()) error.Field(field, message);
-  const bool about_image = reason.name.starts_with("IMAGE_");
+  // What is wrong with the file that a request names says nothing of the image that it is to make.
+  const bool about_source = !field.empty() && field == call.file_field;
+  const bool about_image = reason.name.starts_with("IMAGE_") && !about_source;
   if (about_image && get("image").empty()) error.Metadata("image", call.image);
   if (reason.name.starts_with("EXPORT_") && get("export").empty()) {
     error.Metadata("export", call.export_name);
   }
   switch (reason.code) {
     case absl::StatusCode::kFailedPrecondition:
-      error.Precondition(about_image || call.export_name.empty() ? call.image : call.export_name,
+      error.Precondition(about_source                              ? field
+                         : about_image || call.export_name.empty() ? call.image
+                                                                   : call.export_name,
                          message);
       break;
     case absl::StatusCode::kResourceExhausted:

@@ -8,6 +8,7 @@
 #include "google/protobuf/util/time_util.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/export_spec.h"
+#include "service/domain/export_view.h"
 #include "service/domain/identity.h"
 #include "service/errors.h"
 #include "service/etag.h"
@@ -37,6 +38,7 @@ void SetServed(v1::Export* row) {
   row->set_state(v1::Export::STATE_ACTIVE);
   row->clear_state_error();
   row->set_observed_generation(row->generation());
+  NoteServed(row);
 }
 
 v1::CreateExportRequest CreationOf(const v1::UpdateExportRequest& request) {
@@ -44,6 +46,13 @@ v1::CreateExportRequest CreationOf(const v1::UpdateExportRequest& request) {
   creation.set_export_id(std::string(IdOf(request.export_().name())));
   *creation.mutable_export_() = request.export_();
   return creation;
+}
+
+absl::Status CheckDrainTimeout(const v1::DeleteExportRequest& request) {
+  const bool soft = request.mode() == v1::DeleteExportRequest::MODE_SOFT;
+  if (soft || !request.has_drain_timeout()) return absl::OkStatus();
+  constexpr std::string_view kMessage = "Only MODE_SOFT gives clients a time.";
+  return Error(reason::kFieldInvalid, kMessage).Field("drain_timeout", kMessage);
 }
 
 store::v1::Job DrainWorkOf(const v1::DeleteExportRequest& request) {
@@ -71,6 +80,7 @@ absl::StatusOr<v1::Export> ExportManager::Update(const v1::UpdateExportRequest& 
   const std::string source =
       seen.has_value() ? seen->resource.source() : request.export_().source();
   const ResourceLocks::Guard lock = context_.locks.Lock({name}, {source});
+  RETURN_IF_ERROR(SettleChange(name));
   ASSIGN_OR_RETURN(const std::optional<StoredExport> before, records_.Find(name));
   if (before.has_value() != seen.has_value()) {
     return Error(reason::kConcurrentUpdate,
@@ -143,6 +153,7 @@ absl::StatusOr<v1::Export> ExportManager::Apply(const StoredExport& before, v1::
 
 absl::StatusOr<Operation> ExportManager::Delete(const v1::DeleteExportRequest& request,
                                                 const Call& call) {
+  RETURN_IF_ERROR(CheckDrainTimeout(request));
   const std::string& name = request.name();
   std::string operation;
   {
@@ -181,33 +192,47 @@ absl::StatusOr<std::string> ExportManager::BeginDrain(const StoredExport& stored
   ASSIGN_OR_RETURN(const std::string operation,
                    context_.operations.Begin(call, v1::JobMetadata::KIND_DRAIN, exported.name(),
                                              DrainWorkOf(request), &steps));
+  // A change whose end could not be written ends here.
+  RETURN_IF_ERROR(context_.intents.Clear(exported.name(), context_.requests, &steps));
   exported.set_state(v1::Export::STATE_DRAINING);
   exported.set_operation(operation);
+  NoteServed(&exported);
   steps.push_back(records_.Saving(exported, stored.revision));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());
   reconciler_.Remove(exported.name());
   return operation;
 }
 
-// Whoever cannot wait any longer for a deletion that is under way cuts its clients off.
+// Whoever asks for at least as much as is asked already joins a deletion that is under way.
 absl::StatusOr<Operation> ExportManager::JoinDrain(const v1::Export& exported,
                                                    const v1::DeleteExportRequest& request,
                                                    const Call& call) {
-  if (request.mode() != v1::DeleteExportRequest::MODE_HARD) return BeingDeleted(exported);
+  store::v1::Job asked = DrainWorkOf(request);
+  ASSIGN_OR_RETURN(const store::v1::Job under_way, context_.operations.Work(exported.operation()));
+  if (asked.drain().mode() < under_way.drain().mode()) return BeingDeleted(exported);
   if (call.validate_only) return Unnamed(google::protobuf::Empty());
+  const bool both_soft = asked.drain().mode() == v1::DeleteExportRequest::MODE_SOFT &&
+                         under_way.drain().mode() == v1::DeleteExportRequest::MODE_SOFT;
+  if (both_soft && under_way.drain().deadline() < asked.drain().deadline()) asked = under_way;
   std::vector<Mutation> steps;
   RequestLog::BeginOperation(call, exported.operation(), &steps);
-  if (!steps.empty()) RETURN_IF_ERROR(context_.store.Commit(steps).status());
-  RETURN_IF_ERROR(serving_.Stop(exported, engine::DeleteMode::kHard));
+  RETURN_IF_ERROR(
+      context_.operations.SaveWork(exported.operation(), std::move(asked), std::move(steps)));
+  if (request.mode() == v1::DeleteExportRequest::MODE_HARD) {
+    RETURN_IF_ERROR(serving_.Stop(exported, engine::DeleteMode::kHard));
+  }
   context_.operations.Wake(exported.operation());
   return context_.operations.Get(exported.operation());
 }
 
 void ExportManager::ClientLeft(const std::string& name) {
   const absl::StatusOr<StoredExport> stored = records_.Get(name);
-  if (stored.ok() && !stored->resource.operation().empty()) {
+  if (!stored.ok()) return;
+  if (!stored->resource.operation().empty()) {
     context_.operations.Wake(stored->resource.operation());
   }
+  // It may have been the last one that was told something else: the time of that is now.
+  if (context_.conditions.HasUnsatisfied(stored->resource.uid())) Show({stored->resource});
 }
 
 }  // namespace gabion::service

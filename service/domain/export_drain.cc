@@ -23,17 +23,21 @@ constexpr std::chrono::milliseconds kLook{500};
 class DrainJob final : public Job {
  public:
   DrainJob(const ManagerContext& context, const ExportServing& serving, DrainEnd end,
-           Stored<v1::Export> stored, store::v1::DrainWork work)
+           std::string operation, Stored<v1::Export> stored, store::v1::DrainWork work)
       : context_(context),
         serving_(serving),
         end_(std::move(end)),
         records_(context.store, kExports, kExportType),
+        operation_(std::move(operation)),
         export_(std::move(stored.resource)),
         work_(std::move(work)) {}
 
   std::vector<std::string> Locks() const override { return {export_.name()}; }
 
   absl::StatusOr<JobProgress> Work(uint64_t /*from_bytes*/, uint64_t /*budget_bytes*/) override {
+    // Another call may have asked for more.
+    const absl::StatusOr<store::v1::Job> work = context_.operations.Work(operation_);
+    if (work.ok() && work->has_drain()) work_ = work->drain();
     const bool waits = work_.mode() == v1::DeleteExportRequest::MODE_HIDE ||
                        work_.mode() == v1::DeleteExportRequest::MODE_SOFT;
     if (waits) {
@@ -54,6 +58,7 @@ class DrainJob final : public Job {
     ASSIGN_OR_RETURN(const Stored<v1::Export> row, Row());
     context_.index.Unlink(export_.name());
     JobOutcome outcome;
+    RETURN_IF_ERROR(context_.intents.Clear(export_.name(), context_.requests, &outcome.steps));
     outcome.steps.push_back(Touch(kImages, export_.source()));  // it has a dependent less
     outcome.steps.push_back(records_.Erasing(row));
     outcome.response.PackFrom(google::protobuf::Empty());
@@ -83,6 +88,7 @@ class DrainJob final : public Job {
       *back.mutable_state_error() = ToRpcStatus(state.status());
       outcome.committed = [this] { end_.not_served(export_); };
     }
+    NoteServed(&back);
     outcome.steps.push_back(records_.Saving(back, row->revision));
     return outcome;
   }
@@ -130,8 +136,9 @@ class DrainJob final : public Job {
   const ExportServing& serving_;
   const DrainEnd end_;
   const Records<v1::Export> records_;
+  const std::string operation_;
   const v1::Export export_;
-  const store::v1::DrainWork work_;
+  store::v1::DrainWork work_;
   bool hidden_ = false;
 };
 
@@ -139,12 +146,13 @@ class DrainJob final : public Job {
 
 absl::StatusOr<std::unique_ptr<Job>> NewDrainJob(const ManagerContext& context,
                                                  const ExportServing& serving, DrainEnd end,
+                                                 const std::string& operation,
                                                  const v1::JobMetadata& metadata,
                                                  const store::v1::Job& stored) {
   const Records<v1::Export> records(context.store, kExports, kExportType);
   ASSIGN_OR_RETURN(Stored<v1::Export> exported, records.Get(metadata.target()));
-  return std::make_unique<DrainJob>(context, serving, std::move(end), std::move(exported),
-                                    stored.drain());
+  return std::make_unique<DrainJob>(context, serving, std::move(end), operation,
+                                    std::move(exported), stored.drain());
 }
 
 }  // namespace gabion::service

@@ -19,11 +19,12 @@ struct DrainEnd {
   std::function<void(const v1::Export&)> not_served;  // it was brought back, and cannot be served
 };
 
-// The job of KIND_DRAIN: waits as the mode says, stops serving, removes the row. Cancelling it
-// brings the export back. `context` and `end` are copied; `serving` and what they refer to outlive
-// the job.
+// The job of KIND_DRAIN: waits as the mode says, stops serving, removes the row. What is asked of
+// it can be tightened while it waits (OperationManager::SaveWork()). Cancelling it brings the
+// export back. `context` and `end` are copied; `serving` and what they refer to outlive the job.
 absl::StatusOr<std::unique_ptr<Job>> NewDrainJob(const ManagerContext& context,
                                                  const ExportServing& serving, DrainEnd end,
+                                                 const std::string& operation,
                                                  const v1::JobMetadata& metadata,
                                                  const store::v1::Job& stored);
 

@@ -12,6 +12,11 @@ std::optional<std::string> ExportIndex::Add(const std::string& export_name,
   return std::nullopt;
 }
 
+std::size_t ExportIndex::size() const {
+  const std::lock_guard lock(mutex_);
+  return exports_.size();
+}
+
 void ExportIndex::Remove(const std::string& export_name) {
   const std::lock_guard lock(mutex_);
   const auto found = exports_.find(export_name);

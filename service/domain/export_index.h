@@ -1,6 +1,7 @@
 // Which exports there are, by what must be unique or is asked for often.
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -36,6 +37,7 @@ class ExportIndex {
   // The export that has that wire name.
   std::optional<std::string> OwnerOf(const std::string& nbd_name) const;
 
+  std::size_t size() const;
   // In the order of their names; of one image, or of all.
   std::vector<std::string> All() const;
   std::vector<std::string> ExportsOf(const std::string& image) const;

@@ -31,15 +31,16 @@ ExportManager::ExportManager(const ManagerContext& context, ImageManager& images
     : context_(context),
       images_(images),
       serving_(context.engine, images, options.max_connections),
+      max_exports_(options.max_exports),
       records_(context.store, kExports, kExportType),
       reconciler_(options.reconciler, [this](const std::string& name) { return TryAgain(name); }) {
   const DrainEnd end{
       [this](const v1::Export& exported) { Forget(exported); },
       [this](const v1::Export& exported) { reconciler_.AddFailed(exported.name()); }};
-  context_.operations.Register(store::v1::Job::kDrain, [this, end](const std::string& /*operation*/,
+  context_.operations.Register(store::v1::Job::kDrain, [this, end](const std::string& operation,
                                                                    const v1::JobMetadata& metadata,
                                                                    const store::v1::Job& job) {
-    return NewDrainJob(context_, serving_, end, metadata, job);
+    return NewDrainJob(context_, serving_, end, operation, metadata, job);
   });
 }
 
@@ -63,6 +64,26 @@ std::vector<v1::Export> ExportManager::Show(std::vector<v1::Export> rows) const 
 absl::StatusOr<v1::Export> ExportManager::Get(const std::string& name) const {
   ASSIGN_OR_RETURN(const StoredExport stored, records_.Get(name));
   return Show({stored.resource}).front();
+}
+
+std::vector<absl::StatusOr<v1::Export>> ExportManager::GetMany(
+    const std::vector<std::string>& names) const {
+  const std::vector<absl::StatusOr<StoredExport>> stored = records_.GetMany(names);
+  std::vector<v1::Export> rows;
+  for (const absl::StatusOr<StoredExport>& one : stored) {
+    if (one.ok()) rows.push_back(one->resource);
+  }
+  std::vector<v1::Export> shown = Show(std::move(rows));
+  std::vector<absl::StatusOr<v1::Export>> exports;
+  std::size_t next = 0;
+  for (const absl::StatusOr<StoredExport>& one : stored) {
+    if (one.ok()) {
+      exports.emplace_back(std::move(shown[next++]));
+    } else {
+      exports.emplace_back(one.status());
+    }
+  }
+  return exports;
 }
 
 absl::StatusOr<v1::ListExportsResponse> ExportManager::List(
@@ -100,6 +121,7 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   RETURN_IF_ERROR(CheckIsBuilt(exported));
   RETURN_IF_ERROR(images_.ActiveSpec(exported.source(), "export.source").status());
   RETURN_IF_ERROR(CheckNames(exported));
+  RETURN_IF_ERROR(CheckCount(max_exports_ - 1));
   exported.set_uid(NewUid());
   exported.set_generation(1);
   *exported.mutable_create_time() = Now();
@@ -112,6 +134,15 @@ absl::Status ExportManager::CheckNames(const v1::Export& exported) const {
   const std::optional<std::string> other = context_.index.OwnerOf(exported.nbd_name());
   if (!other.has_value() || *other == exported.name()) return absl::OkStatus();
   return NameInUse(*other);
+}
+
+absl::Status ExportManager::CheckCount(std::size_t most) const {
+  if (context_.index.size() <= most) return absl::OkStatus();
+  const std::string limit = absl::StrCat(max_exports_);
+  const std::string message = absl::StrCat("There are ", limit, " exports already.");
+  return Error(reason::kTooManyExports, message)
+      .Metadata("limit", limit)
+      .Quota(kExports, "Delete some, or have the operator raise max-exports.");
 }
 
 absl::Status ExportManager::TakeNames(const v1::Export& exported) {
@@ -137,6 +168,11 @@ absl::StatusOr<v1::Export> ExportManager::Establish(v1::Export exported, const C
   }
   RETURN_IF_ERROR(TakeNames(exported));
   const std::string name = exported.name();
+  // Others may have come at the same time.
+  if (const absl::Status fits = CheckCount(max_exports_); !fits.ok()) {
+    context_.index.Remove(name);
+    return fits;
+  }
   store::v1::Intent intent;
   intent.set_request(call.request);
   intent.set_create_export(true);
@@ -159,6 +195,7 @@ absl::StatusOr<v1::Export> ExportManager::Establish(v1::Export exported, const C
   v1::Export active = creating->resource;
   active.set_state(v1::Export::STATE_ACTIVE);
   active.set_observed_generation(active.generation());
+  NoteServed(&active);
   absl::StatusOr<v1::Export> told =
       Settle(call.request, active, creating->revision, Tell(active, state));
   if (told.ok()) return told;

@@ -24,6 +24,7 @@ struct ExportOptions {
   // How long an export that cannot be served waits until it is tried again.
   ReconcilerOptions reconciler;
   uint32_t max_connections = 256;  // to one export, whatever its own limit is
+  uint32_t max_exports = 16'384;
 };
 
 // A change is a row and an intent, the effect, and the row again; one that fails is taken back. An
@@ -39,6 +40,8 @@ class ExportManager {
 
   absl::StatusOr<v1::Export> Create(const v1::CreateExportRequest& request, const Call& call);
   absl::StatusOr<v1::Export> Get(const std::string& name) const;
+  // One answer for each, in order, with one look at all of them.
+  std::vector<absl::StatusOr<v1::Export>> GetMany(const std::vector<std::string>& names) const;
   absl::StatusOr<v1::ListExportsResponse> List(const v1::ListExportsRequest& request) const;
   absl::StatusOr<v1::Export> Update(const v1::UpdateExportRequest& request, const Call& call);
   absl::StatusOr<google::longrunning::Operation> Delete(const v1::DeleteExportRequest& request,
@@ -63,6 +66,8 @@ class ExportManager {
   absl::StatusOr<v1::Export> NewExport(const v1::CreateExportRequest& request) const;
   absl::Status CheckNames(const v1::Export& exported) const;
   absl::Status TakeNames(const v1::Export& exported);
+  // TOO_MANY_EXPORTS unless there are at most `most`.
+  absl::Status CheckCount(std::size_t most) const;
   absl::StatusOr<v1::Export> Establish(v1::Export exported, const Call& call);
   absl::StatusOr<v1::Export> UpdateExisting(const StoredExport& before,
                                             const v1::UpdateExportRequest& request,
@@ -89,6 +94,10 @@ class ExportManager {
   void Forget(const v1::Export& exported);
 
   absl::Status RecoverOne(const StoredExport& stored);
+  absl::Status ClearStrays();
+  // Under the locks of the export and its image: finishes or takes back a change whose end could
+  // not be written.
+  absl::Status SettleChange(const std::string& name);
   absl::Status RecoverChange(const StoredExport& stored, const store::v1::Intent& intent);
   // Writes that `row` is served, or why it is not, unless it says so already.
   absl::Status WriteServed(const StoredExport& stored, const ExportServing::State& state);
@@ -101,6 +110,7 @@ class ExportManager {
   const ManagerContext context_;
   ImageManager& images_;
   const ExportServing serving_;
+  const std::size_t max_exports_;
   Records<v1::Export> records_;
   Reconciler reconciler_;  // last: it calls the others
 };

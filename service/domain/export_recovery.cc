@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "service/domain/export_manager.h"
+#include "service/domain/export_view.h"
 #include "service/errors.h"
 
 namespace gabion::service {
@@ -12,7 +13,30 @@ absl::Status ExportManager::Recover() {
   // All of them first: an image is in use from here on.
   RETURN_IF_ERROR(
       records_.ForEach([&](const StoredExport& stored) { return TakeNames(stored.resource); }));
-  return records_.ForEach([&](const StoredExport& stored) { return RecoverOne(stored); });
+  RETURN_IF_ERROR(records_.ForEach([&](const StoredExport& stored) { return RecoverOne(stored); }));
+  return ClearStrays();
+}
+
+// Intents of exports that are no more.
+absl::Status ExportManager::ClearStrays() {
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, context_.intents.Names("exports/"));
+  for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(const std::optional<StoredExport> stored, records_.Find(name));
+    if (stored.has_value()) continue;
+    std::vector<Mutation> steps;
+    RETURN_IF_ERROR(context_.intents.Clear(name, context_.requests, &steps));
+    if (!steps.empty()) RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ExportManager::SettleChange(const std::string& name) {
+  ASSIGN_OR_RETURN(const std::optional<StoredExport> stored, records_.Find(name));
+  if (!stored.has_value() || !stored->resource.operation().empty()) return absl::OkStatus();
+  const v1::Export& row = stored->resource;
+  if (row.observed_generation() == row.generation()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> intent, context_.intents.Find(name));
+  return intent.has_value() ? RecoverChange(*stored, *intent) : absl::OkStatus();
 }
 
 absl::Status ExportManager::RecoverOne(const StoredExport& stored) {
@@ -48,6 +72,7 @@ absl::Status ExportManager::RecoverChange(const StoredExport& stored,
     row.set_state(v1::Export::STATE_ACTIVE);
     row.clear_state_error();
     row.set_observed_generation(row.generation());
+    NoteServed(&row);
     return Settle(intent.request(), row, stored.revision, Tell(row, state)).status();
   }
   if (creates) return TakeBack(intent.request(), stored, nullptr);
@@ -72,6 +97,7 @@ absl::Status ExportManager::WriteServed(const StoredExport& stored,
       row.state_error().SerializeAsString() == before.state_error().SerializeAsString()) {
     return absl::OkStatus();
   }
+  NoteServed(&row);
   return context_.store.Commit({records_.Saving(row, stored.revision)}).status();
 }
 

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "service/domain/export_spec.h"
+#include "service/domain/identity.h"
+#include "service/domain/image_view.h"
 #include "service/errors.h"
 #include "service/etag.h"
 
@@ -15,19 +17,44 @@ bool IsServed(const v1::Export& exported) {
          exported.state() == v1::Export::STATE_HIDDEN;
 }
 
-void TellConditions(const engine::ExportState* state, v1::Export* exported, ConditionLog& log) {
-  const auto tell = [&](std::string_view type, bool satisfied, std::string_view reason,
-                        std::string_view message) {
-    log.Tell(exported->uid(), exported->generation(), type, satisfied, reason, message,
-             exported->create_time(), exported->mutable_conditions());
+// `stored`: what the row says of its own conditions.
+void TellConditions(const engine::ExportState* state, const Conditions& stored,
+                    v1::Export* exported, ConditionLog& log) {
+  const auto tell = [&](ConditionLog::Fact fact) {
+    log.Tell(exported->uid(), exported->generation(), fact, exported->mutable_conditions());
   };
-  std::string reason = v1::Export::State_Name(exported->state());
-  if (exported->has_state_error()) reason = InfoOf(FromRpcStatus(exported->state_error())).reason();
-  tell("Ready", IsServed(*exported), reason, exported->state_error().message());
-  tell("BlockSizesPropagated", state == nullptr || state->sizes_propagated, "OldConnections",
-       "Clients are connected that were told other block sizes; closing them ends that.");
-  tell("ReadOnlyPropagated", state == nullptr || state->read_only_propagated, "OldConnections",
-       "Clients are connected that were told another read_only; closing them ends that.");
+  const bool ready = exported->state() == v1::Export::STATE_ACTIVE;
+  const std::string name = v1::Export::State_Name(exported->state());
+  ConditionLog::Fact served{.type = kReady,
+                            .satisfied = ready,
+                            .reason = name,
+                            .message = exported->state_error().message()};
+  served.not_before = TransitionOf(kReady, true, stored).value_or(exported->create_time());
+  served.since = ready ? std::nullopt : TransitionOf(kReady, false, stored);
+  std::string reason;
+  if (exported->has_state_error()) {
+    reason = InfoOf(FromRpcStatus(exported->state_error())).reason();
+    served.reason = reason;
+  } else if (exported->state() == v1::Export::STATE_HIDDEN) {
+    served.message = "The export is not enabled: it takes no new clients.";
+  }
+  tell(served);
+  ConditionLog::Fact sizes{.type = "BlockSizesPropagated",
+                           .satisfied = state == nullptr || state->sizes_propagated,
+                           .reason = "OldConnections",
+                           .message =
+                               "Clients are connected that were told other block sizes; "
+                               "closing them ends that."};
+  sizes.not_before = exported->create_time();
+  tell(sizes);
+  ConditionLog::Fact read_only{.type = "ReadOnlyPropagated",
+                               .satisfied = state == nullptr || state->read_only_propagated,
+                               .reason = "OldConnections",
+                               .message =
+                                   "Clients are connected that were told another "
+                                   "read_only; closing them ends that."};
+  read_only.not_before = exported->create_time();
+  tell(read_only);
 }
 
 }  // namespace
@@ -39,9 +66,17 @@ EngineCall About(const v1::Export& exported) {
   return call;
 }
 
+void NoteServed(v1::Export* row) {
+  const bool ready = row->state() == v1::Export::STATE_ACTIVE && row->enabled();
+  // Until it is noted, it has been Ready since it was created.
+  if (ready && row->conditions().empty()) return;
+  NoteTransition(kReady, ready, Now(), row->mutable_conditions());
+}
+
 v1::Export TellExport(v1::Export row, const absl::StatusOr<engine::ExportState>& state,
                       const engine::EngineInfo& engine, ConditionLog& conditions) {
   v1::Export exported = std::move(row);
+  const Conditions stored = std::exchange(*exported.mutable_conditions(), {});
   if (exported.state() == v1::Export::STATE_ACTIVE) {
     if (!state.ok()) {
       exported.set_state(v1::Export::STATE_FAILED);
@@ -60,7 +95,7 @@ v1::Export TellExport(v1::Export row, const absl::StatusOr<engine::ExportState>&
   }
   exported.set_reconciling(exported.observed_generation() != exported.generation() ||
                            !IsServed(exported));
-  TellConditions(state.ok() ? &*state : nullptr, &exported, conditions);
+  TellConditions(state.ok() ? &*state : nullptr, stored, &exported, conditions);
   exported.set_etag(EtagOf(exported));
   return exported;
 }

@@ -12,6 +12,9 @@ namespace gabion::service {
 // What errors of the engine about `exported` are about.
 EngineCall About(const v1::Export& exported);
 
+// In a row that is about to be written: since when it is Ready, or is not.
+void NoteServed(v1::Export* row);
+
 // `row` with what is observed: `state` is what the engine says of it, or that it does not serve it.
 v1::Export TellExport(v1::Export row, const absl::StatusOr<engine::ExportState>& state,
                       const engine::EngineInfo& engine, ConditionLog& conditions);

@@ -18,6 +18,17 @@ namespace gabion::service {
 
 using google::longrunning::Operation;
 
+namespace {
+
+absl::Status CheckRetention(const v1::DeleteImageRequest& request) {
+  const bool buries = request.mode() == v1::DeleteImageRequest::MODE_TOMBSTONE;
+  if (buries || !request.has_retention()) return absl::OkStatus();
+  constexpr std::string_view kMessage = "Only a tombstone is kept: mode must be MODE_TOMBSTONE.";
+  return Error(reason::kFieldInvalid, kMessage).Field("retention", kMessage);
+}
+
+}  // namespace
+
 absl::Status ImageManager::CheckGrowth(const v1::Image& before, const v1::Image& after) const {
   constexpr std::string_view kSizeField = "image.virtual_size_bytes";
   const uint64_t old_size = before.virtual_size_bytes();
@@ -32,6 +43,14 @@ absl::Status ImageManager::CheckGrowth(const v1::Image& before, const v1::Image&
     return Error(reason::kShrinkNotAllowed, message).Field(kSizeField, message);
   }
   return absl::OkStatus();
+}
+
+// Whether a file of its pool can be that large at all.
+absl::Status ImageManager::CheckFits(const v1::Image& image) const {
+  const absl::Status fits = Await<absl::Status>([&](auto done) {
+    context_.engine.CheckSize(image.pool(), ByteCount{image.virtual_size_bytes()}, std::move(done));
+  });
+  return FromEngine(fits, About(image));
 }
 
 absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& request,
@@ -51,6 +70,7 @@ absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& req
   const bool grows = after.virtual_size_bytes() != before.virtual_size_bytes();
   if (grows) RETURN_IF_ERROR(CheckGrowth(before, after));
   if (grows) RETURN_IF_ERROR(ServedSpec(name).status());
+  if (grows && call.validate_only) RETURN_IF_ERROR(CheckFits(after));
   if (changed) {
     after.set_generation(after.generation() + 1);
     *after.mutable_update_time() = Now();
@@ -130,6 +150,7 @@ absl::Status ImageManager::CheckUnused(const v1::Image& image) const {
 
 absl::StatusOr<Operation> ImageManager::Delete(const v1::DeleteImageRequest& request,
                                                const Call& call) {
+  RETURN_IF_ERROR(CheckRetention(request));
   std::string operation;
   {
     const ResourceLocks::Guard lock = context_.locks.Lock({request.name()});
@@ -168,6 +189,7 @@ absl::StatusOr<std::string> ImageManager::Purge(const StoredImage& stored, const
       const std::string operation,
       context_.operations.Begin(call, v1::JobMetadata::KIND_DELETE, image.name(), job, &steps));
   image.set_state(v1::Image::STATE_DELETING);
+  NoteTransition(kReady, false, Now(), image.mutable_conditions());
   image.clear_state_error();
   image.set_operation(operation);
   steps.push_back(records_.Saving(image, stored.revision));
@@ -181,8 +203,11 @@ absl::StatusOr<Operation> ImageManager::Bury(const StoredImage& stored,
                                              const Call& call) {
   if (call.validate_only) return Unnamed(google::protobuf::Empty());
   v1::Image image = stored.resource;
-  if (!image.has_delete_time()) *image.mutable_delete_time() = Now();
-  *image.mutable_purge_time() = Now() + request.retention();
+  const google::protobuf::Timestamp now = Now();
+  if (!image.has_delete_time()) *image.mutable_delete_time() = now;
+  NoteTransition(kReady, false, now, image.mutable_conditions());
+  NoteTransition(kDeleted, true, now, image.mutable_conditions());
+  *image.mutable_purge_time() = now + request.retention();
   std::vector<Mutation> steps;
   const Operation operation = OperationManager::AddDone(
       call, v1::JobMetadata::KIND_DELETE, image.name(), google::protobuf::Empty(), &steps);
@@ -207,6 +232,11 @@ absl::StatusOr<Operation> ImageManager::Undelete(const v1::UndeleteImageRequest&
   v1::Image image = stored.resource;
   image.clear_delete_time();
   image.clear_purge_time();
+  const google::protobuf::Timestamp now = Now();
+  NoteTransition(kDeleted, false, now, image.mutable_conditions());
+  if (image.state() == v1::Image::STATE_ACTIVE) {
+    NoteTransition(kReady, true, now, image.mutable_conditions());
+  }
   const v1::Image told = ShowOne(image);
   if (call.validate_only) return Unnamed(told);
   std::vector<Mutation> steps;

@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "google/protobuf/empty.pb.h"
 #include "service/domain/await.h"
+#include "service/domain/identity.h"
 #include "service/domain/image_file.h"
 #include "service/domain/image_manager.h"
 #include "service/domain/image_view.h"
@@ -90,6 +91,7 @@ class BuildJob final : public ImageJob {
     image.set_virtual_size_bytes(info->virtual_size.value);
     image.set_observed_generation(image.generation());
     image.clear_operation();
+    NoteTransition(kReady, true, Now(), image.mutable_conditions());
     JobOutcome outcome;
     outcome.steps.push_back(records_.Saving(image, row.revision));
     outcome.response.PackFrom(TellImage(image, info, context_.index, context_.conditions));

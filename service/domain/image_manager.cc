@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
+#include "google/protobuf/util/time_util.h"
 #include "service/domain/await.h"
 #include "service/domain/identity.h"
 #include "service/domain/image_file.h"
@@ -22,6 +23,26 @@ using google::longrunning::Operation;
 
 constexpr std::string_view kDefaultPool = "pools/default";
 constexpr std::string_view kSizeField = "image.virtual_size_bytes";
+
+absl::Status CheckDeclaredSize(const v1::Image& image, ByteCount size) {
+  const uint64_t declared = image.virtual_size_bytes();
+  if (declared == 0 || declared == size.value) return absl::OkStatus();
+  const std::string message =
+      absl::StrCat("The file has ", size.value, " bytes, not ", declared, ".");
+  return Error(reason::kSizeMismatch, message)
+      .Metadata("size", absl::StrCat(size.value))
+      .Field(kSizeField, message);
+}
+
+absl::Status Deleted(const v1::Image& image, std::string_view field) {
+  const std::string purge = google::protobuf::util::TimeUtil::ToString(image.purge_time());
+  Error error(reason::kImageDeleted,
+              absl::StrCat(image.name(), " is deleted, and is removed from ", purge, " on."));
+  error.Metadata("image", image.name()).Metadata("purge-time", purge);
+  error.Precondition(image.name(), "UndeleteImage brings the image back until it is removed.");
+  if (!field.empty()) error.Field(field, "The image is deleted.");
+  return error;
+}
 
 }  // namespace
 
@@ -74,6 +95,26 @@ absl::StatusOr<v1::Image> ImageManager::Get(const std::string& name) const {
   return ShowOne(stored.resource);
 }
 
+std::vector<absl::StatusOr<v1::Image>> ImageManager::GetMany(
+    const std::vector<std::string>& names) const {
+  std::vector<absl::StatusOr<StoredImage>> stored = records_.GetMany(names);
+  std::vector<v1::Image> rows;
+  for (const absl::StatusOr<StoredImage>& one : stored) {
+    if (one.ok()) rows.push_back(one->resource);
+  }
+  std::vector<v1::Image> shown = Show(std::move(rows));
+  std::vector<absl::StatusOr<v1::Image>> images;
+  std::size_t next = 0;
+  for (const absl::StatusOr<StoredImage>& one : stored) {
+    if (one.ok()) {
+      images.emplace_back(std::move(shown[next++]));
+    } else {
+      images.emplace_back(one.status());
+    }
+  }
+  return images;
+}
+
 absl::StatusOr<v1::ListImagesResponse> ImageManager::List(
     const v1::ListImagesRequest& request) const {
   ASSIGN_OR_RETURN(const ListQuery query,
@@ -105,7 +146,13 @@ absl::StatusOr<v1::Image> ImageManager::NewImage(const std::string& id,
   if (image.pool().empty()) image.set_pool(kDefaultPool.data(), kDefaultPool.size());
   RETURN_IF_ERROR(pools_.CheckExists(image.pool(), "image.pool"));
   ASSIGN_OR_RETURN(const std::optional<StoredImage> old, records_.Find(image.name()));
-  if (old.has_value()) return ExistsAlready(image, old->resource, kImageType, image.name());
+  if (old.has_value()) {
+    // An import that leaves the size to its file.
+    if (asked.virtual_size_bytes() == 0) {
+      image.set_virtual_size_bytes(old->resource.virtual_size_bytes());
+    }
+    return ExistsAlready(image, old->resource, kImageType, image.name());
+  }
   image.set_uid(NewUid());
   image.set_generation(1);
   *image.mutable_create_time() = Now();
@@ -142,14 +189,13 @@ absl::StatusOr<Operation> ImageManager::Build(const std::string& id, const v1::I
     if (const auto owner = ImageOfFileName(work.source_file())) names.push_back(*owner);
     const ResourceLocks::Guard lock = context_.locks.Lock(std::move(names));
     ASSIGN_OR_RETURN(v1::Image image, NewImage(id, asked));
-    if (!work.source_file().empty()) RETURN_IF_ERROR(CheckSource(image, work.source_file()));
+    if (!work.source_file().empty()) RETURN_IF_ERROR(CheckNotOwned(image, work.source_file()));
     const auto planned = Await<absl::StatusOr<engine::BuildProgress>>(
         [&](auto done) { context_.engine.CheckBuild(BuildOf(image, work), std::move(done)); });
     if (!planned.ok()) return BuildError(planned.status(), image, work);
-    if (call.validate_only) {
-      image.set_virtual_size_bytes(planned->total.value);  // a source's, where none was given
-      return Unnamed(ShowOne(image));
-    }
+    RETURN_IF_ERROR(CheckDeclaredSize(image, planned->total));
+    image.set_virtual_size_bytes(planned->total.value);  // a source's, where none was given
+    if (call.validate_only) return Unnamed(ShowOne(image));
     store::v1::Job job;
     *job.mutable_build() = work;
     std::vector<Mutation> steps;
@@ -161,34 +207,17 @@ absl::StatusOr<Operation> ImageManager::Build(const std::string& id, const v1::I
   return context_.operations.Start(operation);
 }
 
-// What can be known to be wrong with the source before anything is done.
-absl::Status ImageManager::CheckSource(const v1::Image& image,
-                                       const std::string& source_file) const {
+absl::Status ImageManager::CheckNotOwned(const v1::Image& image,
+                                         const std::string& source_file) const {
   const std::optional<std::string> owner = ImageOfFileName(source_file);
-  if (owner.has_value()) {
-    ASSIGN_OR_RETURN(const std::optional<StoredImage> other, records_.Find(*owner));
-    if (other.has_value() && other->resource.pool() == image.pool()) {
-      const std::string message = absl::StrCat("The file belongs to ", *owner, ".");
-      return Error(reason::kImageInUse, message)
-          .Metadata("image", *owner)
-          .Field("source_file", message)
-          .Precondition(*owner, "The file of an image cannot be imported.");
-    }
-  }
-  engine::ImageSpec source = SpecOf(image);
-  source.uid.clear();
-  source.file_name = source_file;
-  const absl::StatusOr<engine::ImageInfo> found = Stat(source);
-  EngineCall call = About(image);
-  call.file_field = "source_file";
-  RETURN_IF_ERROR(FromEngine(found.status(), call));
-  const uint64_t declared = image.virtual_size_bytes();
-  if (declared == 0 || declared == found->virtual_size.value) return absl::OkStatus();
-  const std::string message =
-      absl::StrCat("The file has ", found->virtual_size.value, " bytes, not ", declared, ".");
-  return Error(reason::kSizeMismatch, message)
-      .Metadata("size", absl::StrCat(found->virtual_size.value))
-      .Field(kSizeField, message);
+  if (!owner.has_value()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::optional<StoredImage> other, records_.Find(*owner));
+  if (!other.has_value() || other->resource.pool() != image.pool()) return absl::OkStatus();
+  const std::string message = absl::StrCat("The file belongs to ", *owner, ".");
+  return Error(reason::kImageInUse, message)
+      .Metadata("image", *owner)
+      .Field("source_file", message)
+      .Precondition(*owner, "The file of an image cannot be imported.");
 }
 
 absl::StatusOr<engine::ImageSpec> ImageManager::UsableSpec(const std::string& name,
@@ -197,10 +226,10 @@ absl::StatusOr<engine::ImageSpec> ImageManager::UsableSpec(const std::string& na
   ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(name, field));
   const v1::Image& image = stored.resource;
   const bool active = image.state() == v1::Image::STATE_ACTIVE;
-  if (active && (tombstones || !image.has_delete_time())) return SpecOf(image);
-  const std::string state =
-      active ? "deleted" : absl::StrCat("in ", v1::Image::State_Name(image.state()));
-  Error error(reason::kImageNotActive, absl::StrCat(name, " is ", state, "."));
+  if (active && image.has_delete_time() && !tombstones) return Deleted(image, field);
+  if (active) return SpecOf(image);
+  Error error(reason::kImageNotActive,
+              absl::StrCat(name, " is in ", v1::Image::State_Name(image.state()), "."));
   error.Metadata("image", name).Precondition(name, "The image must be in STATE_ACTIVE.");
   if (!field.empty()) error.Field(field, "The image is not usable.");
   return error;

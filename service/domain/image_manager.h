@@ -42,6 +42,8 @@ class ImageManager {
   absl::StatusOr<google::longrunning::Operation> Import(const v1::ImportImageRequest& request,
                                                         const Call& call);
   absl::StatusOr<v1::Image> Get(const std::string& name) const;
+  // One answer for each, in order, with one look at all of them.
+  std::vector<absl::StatusOr<v1::Image>> GetMany(const std::vector<std::string>& names) const;
   absl::StatusOr<v1::ListImagesResponse> List(const v1::ListImagesRequest& request) const;
   absl::StatusOr<v1::Image> Update(const v1::UpdateImageRequest& request, const Call& call);
   absl::StatusOr<google::longrunning::Operation> Delete(const v1::DeleteImageRequest& request,
@@ -50,7 +52,7 @@ class ImageManager {
                                                           const Call& call);
 
   // The image for the engine, if it can be used. RESOURCE_NOT_FOUND with `field`,
-  // IMAGE_NOT_ACTIVE. To rely on it for longer, hold the image's lock.
+  // IMAGE_NOT_ACTIVE, IMAGE_DELETED. To rely on it for longer, hold the image's lock.
   absl::StatusOr<engine::ImageSpec> ActiveSpec(const std::string& name,
                                                std::string_view field = {}) const;
   // The same for an export that exists already: a tombstone is served on.
@@ -77,8 +79,10 @@ class ImageManager {
                                                        const store::v1::BuildWork& work,
                                                        const Call& call);
   absl::StatusOr<v1::Image> NewImage(const std::string& id, const v1::Image& asked) const;
-  absl::Status CheckSource(const v1::Image& image, const std::string& source_file) const;
+  // IMAGE_IN_USE if the file is an image's.
+  absl::Status CheckNotOwned(const v1::Image& image, const std::string& source_file) const;
   absl::Status CheckGrowth(const v1::Image& before, const v1::Image& after) const;
+  absl::Status CheckFits(const v1::Image& image) const;
   absl::StatusOr<v1::Image> Grow(const StoredImage& before, v1::Image after, const Call& call);
   absl::Status CommitOrAgain(const std::string& name, const std::vector<Mutation>& steps);
   // Why it cannot be deleted now; OK if it can.

@@ -12,15 +12,36 @@ namespace {
 
 constexpr std::size_t kMostDependents = 100;
 
-void TellConditions(v1::Image* image, ConditionLog& log) {
-  const bool ready = image->state() == v1::Image::STATE_ACTIVE;
-  std::string reason = v1::Image::State_Name(image->state());
-  if (image->has_state_error()) reason = InfoOf(FromRpcStatus(image->state_error())).reason();
-  auto* conditions = image->mutable_conditions();
-  log.Tell(image->uid(), image->generation(), "Ready", ready, reason,
-           image->state_error().message(), image->create_time(), conditions);
-  log.Tell(image->uid(), image->generation(), "Deleted", image->has_delete_time(), "NotDeleted",
-           "The image has not been deleted.", image->create_time(), conditions);
+// `stored`: what the row says of its own conditions.
+void TellConditions(const Conditions& stored, v1::Image* image, ConditionLog& log) {
+  const bool deleted = image->has_delete_time();
+  const std::string state = v1::Image::State_Name(image->state());
+  ConditionLog::Fact ready{.type = kReady,
+                           .satisfied = image->state() == v1::Image::STATE_ACTIVE && !deleted,
+                           .reason = state,
+                           .message = image->state_error().message()};
+  ready.not_before = TransitionOf(kReady, true, stored).value_or(image->create_time());
+  std::string reason;
+  if (image->has_state_error()) {
+    reason = InfoOf(FromRpcStatus(image->state_error())).reason();
+    ready.reason = reason;
+  } else if (image->state() == v1::Image::STATE_CREATING) {
+    ready.since = image->create_time();
+  } else if (image->state() == v1::Image::STATE_DELETING) {
+    ready.since = TransitionOf(kReady, false, stored);
+  } else if (deleted) {
+    ready.reason = reason::kImageDeleted.name;
+    ready.message = "The image is deleted.";
+    ready.since = image->delete_time();
+  }
+  log.Tell(image->uid(), image->generation(), ready, image->mutable_conditions());
+  ConditionLog::Fact tombstone{.type = kDeleted,
+                               .satisfied = deleted,
+                               .reason = "NotDeleted",
+                               .message = "The image has not been deleted."};
+  tombstone.since = deleted ? image->delete_time()
+                            : TransitionOf(kDeleted, false, stored).value_or(image->create_time());
+  log.Tell(image->uid(), image->generation(), tombstone, image->mutable_conditions());
 }
 
 }  // namespace
@@ -38,6 +59,7 @@ bool HasFile(const v1::Image& row) { return row.state() == v1::Image::STATE_ACTI
 v1::Image TellImage(v1::Image row, const absl::StatusOr<engine::ImageInfo>& info,
                     const ExportIndex& index, ConditionLog& conditions) {
   v1::Image image = std::move(row);
+  const Conditions stored = std::exchange(*image.mutable_conditions(), {});
   if (HasFile(image)) {
     if (info.ok()) {
       image.set_virtual_size_bytes(info->virtual_size.value);
@@ -53,7 +75,7 @@ v1::Image TellImage(v1::Image row, const absl::StatusOr<engine::ImageInfo>& info
   image.set_reconciling(image.observed_generation() != image.generation() ||
                         image.state() == v1::Image::STATE_CREATING ||
                         image.state() == v1::Image::STATE_DELETING);
-  TellConditions(&image, conditions);
+  TellConditions(stored, &image, conditions);
   image.set_etag(EtagOf(image));
   return image;
 }

@@ -1,6 +1,8 @@
 // Images as the API tells them.
 #pragma once
 
+#include <string_view>
+
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "gabion/v1/image.pb.h"
@@ -9,6 +11,10 @@
 #include "service/domain/export_index.h"
 
 namespace gabion::service {
+
+// Types of conditions.
+inline constexpr std::string_view kReady = "Ready";
+inline constexpr std::string_view kDeleted = "Deleted";
 
 // What errors of the engine about `image` are about.
 EngineCall About(const v1::Image& image);

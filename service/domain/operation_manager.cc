@@ -181,7 +181,8 @@ Operation OperationManager::AddDone(const Call& call, JobMetadata::Kind kind,
   return operation;
 }
 
-absl::Status OperationManager::SaveWork(const std::string& name, store::v1::Job work) {
+absl::Status OperationManager::SaveWork(const std::string& name, store::v1::Job work,
+                                        std::vector<Mutation> steps) {
   ASSIGN_OR_RETURN(const LiveOperations::LivePtr live, impl_->live.Find(name));
   if (live == nullptr) return OperationDone(name);
   return live->rows
@@ -193,8 +194,14 @@ absl::Status OperationManager::SaveWork(const std::string& name, store::v1::Job 
             if (said->stored.has_failure()) *work.mutable_failure() = said->stored.failure();
             said->stored = work;
           },
-          {})
+          std::move(steps))
       .status();
+}
+
+absl::StatusOr<store::v1::Job> OperationManager::Work(const std::string& name) const {
+  ASSIGN_OR_RETURN(const LiveOperations::LivePtr live, impl_->live.Find(name));
+  if (live == nullptr || live->rows.done()) return OperationDone(name);
+  return live->rows.said().stored;
 }
 
 std::optional<std::string> OperationManager::OperationOf(std::string_view target) const {

@@ -65,9 +65,13 @@ class OperationManager {
                                                 const google::protobuf::Message& response,
                                                 std::vector<Mutation>* steps);
 
-  // For jobs, in Work() and before an effect without a way back: writes what they must know of
-  // themselves after a restart.
-  absl::Status SaveWork(const std::string& name, store::v1::Job work);
+  // For jobs, in Work() and before an effect without a way back, and for who asks more of a job
+  // that is under way: writes what it must know of itself after a restart, with `steps` in the same
+  // transaction.
+  absl::Status SaveWork(const std::string& name, store::v1::Job work,
+                        std::vector<Mutation> steps = {});
+  // What SaveWork() wrote last, or Begin(). OPERATION_DONE.
+  absl::StatusOr<store::v1::Job> Work(const std::string& name) const;
   // The operation that is not done and works on `target`.
   std::optional<std::string> OperationOf(std::string_view target) const;
 

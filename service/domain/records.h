@@ -52,6 +52,25 @@ class Records {
     return std::optional<Stored<Resource>>(std::move(stored));
   }
 
+  // One answer for each, in order, all from one state.
+  std::vector<absl::StatusOr<Stored<Resource>>> GetMany(
+      const std::vector<std::string>& names) const {
+    std::vector<RowKey> keys;
+    for (const std::string& name : names) keys.push_back({std::string(collection_), name});
+    const absl::StatusOr<RowsAt> read = store_.GetMany(keys);
+    std::vector<absl::StatusOr<Stored<Resource>>> found;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (!read.ok()) {
+        found.emplace_back(read.status());
+      } else if (!read->rows[i].has_value()) {
+        found.emplace_back(NotFound(type_, names[i]));
+      } else {
+        found.emplace_back(Parse(*read->rows[i]));
+      }
+    }
+    return found;
+  }
+
   // A step that writes a resource that is new / writes over what was read at `revision` / removes
   // what was read.
   Mutation Adding(const Resource& resource) const {

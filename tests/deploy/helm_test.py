@@ -292,7 +292,7 @@ class NotesTest(unittest.TestCase):
 
     def test_they_say_how_to_call_and_warn_of_what_is_open(self):
         plain = self.notes()
-        self.assertIn("exec gabion-0 -- gabionctl list", plain)
+        self.assertIn("exec gabion-0 -- gabionctl health readiness", plain)
         self.assertIn("nbd://gabion-nbd.storage.svc:10809/EXPORT", plain)
         self.assertNotIn("WARNING", plain)
         self.assertIn("nobody reaches it", self.notes("--set-json", "networkPolicy.nbdFrom=[]"))

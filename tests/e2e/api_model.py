@@ -199,7 +199,7 @@ class Model:
             same = export.spec() == self.exports[name].spec()
             raise Refused("ALREADY_EXISTS", "RESOURCE_EXISTS" if same else "RESOURCE_EXISTS_DIFFERENT")
         if self.find(export.source).deleted:
-            raise Refused("FAILED_PRECONDITION", "IMAGE_NOT_ACTIVE")
+            raise Refused("FAILED_PRECONDITION", "IMAGE_DELETED")
         if any(other.nbd_name == export.nbd_name for other in self.exports.values()):
             raise Refused("ALREADY_EXISTS", "RESOURCE_EXISTS")
         self.exports[name] = export
@@ -259,7 +259,7 @@ class Model:
         there, image = self.find(r["name"]), self.target(r["name"])
         data, at = base64.b64decode(r["data"]), int(r.get("offset", 0))
         if image is there and image.deleted:
-            raise Refused("FAILED_PRECONDITION", "IMAGE_NOT_ACTIVE")
+            raise Refused("FAILED_PRECONDITION", "IMAGE_DELETED")
         if at + len(data) > len(image.content):
             raise Refused("OUT_OF_RANGE", "OFFSET_BEYOND_END")
         if image is not there and there.read_only:
@@ -272,7 +272,7 @@ class Model:
         there, image = self.find(r["name"]), self.target(r["name"])
         at, length = int(r.get("offset", 0)), int(r["length"])
         if image is there and image.deleted:
-            raise Refused("FAILED_PRECONDITION", "IMAGE_NOT_ACTIVE")
+            raise Refused("FAILED_PRECONDITION", "IMAGE_DELETED")
         if at + length > len(image.content):
             raise Refused("OUT_OF_RANGE", "OFFSET_BEYOND_END")
         return {"data": base64.b64encode(image.content[at:at + length]).decode()}

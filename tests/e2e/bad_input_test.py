@@ -172,8 +172,13 @@ class BadInputTest(harness.GabionTestCase):
         except harness.CallError as caught:
             error = caught
         if error:
-            self.assertIn((error.code, error.reason),
-                          (("RESOURCE_EXHAUSTED", "POOL_FULL"), ("OUT_OF_RANGE", "SIZE_OUT_OF_RANGE")))
+            self.assertEqual((error.code, error.reason, error.metadata["field"]),
+                             ("OUT_OF_RANGE", "SIZE_OUT_OF_RANGE", "image.virtual_size_bytes"))
+        request = {"imageId": "huge", "image": {"raw": {}, "virtualSizeBytes": str((1 << 63) - 65536)}, "validateOnly": True}
+        if error:
+            self.assertEqual(self.daemon.refusal("ImageService/CreateImage", request).reason, "SIZE_OUT_OF_RANGE")
+        else:
+            self.daemon.call("ImageService/CreateImage", request)
         self.assertFalse([f for f in os.listdir(self.daemon.pool) if "huge" in f])
 
     def test_gabionctl_says_what_is_wrong_with_its_arguments(self):

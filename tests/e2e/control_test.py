@@ -310,13 +310,17 @@ class ImportTest(harness.GabionTestCase):
     def test_what_is_no_file_or_not_there(self):
         os.makedirs(os.path.join(self.daemon.pool, "folder"), exist_ok=True)
         os.mkfifo(os.path.join(self.daemon.pool, "fifo"))
+        write_file(os.path.join(self.daemon.pool, "empty"))
         for source, codes in (("missing.raw", ("NOT_FOUND",)), ("", ("INVALID_ARGUMENT",)), ("a\0b", ("INVALID_ARGUMENT",)),
                               ("x" * 5000, ("INVALID_ARGUMENT",)), ("folder", ("INVALID_ARGUMENT", "FAILED_PRECONDITION")),
-                              ("fifo", ("INVALID_ARGUMENT", "FAILED_PRECONDITION"))):
+                              ("fifo", ("INVALID_ARGUMENT", "FAILED_PRECONDITION")),
+                              ("empty", ("OUT_OF_RANGE",))):
             with self.subTest(source=source[:20]):
                 error = self.daemon.refusal("ImageService/ImportImage", self.import_request("none", source))
                 self.assertIn(error.code, codes)
                 self.assertTrue(error.reason)
+                self.assertEqual(error.metadata["field"], "source_file")
+                self.assertNotIn("images/", error.message, "the image is not what is wrong")
 
     def test_a_size_that_is_not_the_files(self):
         self.put("sized.raw", size=1000)

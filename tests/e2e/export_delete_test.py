@@ -58,10 +58,15 @@ class ExportTest(DeletionCase):
         harness.hang_up(first)
         harness.wait_until(lambda: self.export("hide")["connectionCount"] == 1, "one is left")
         self.assertEqual(second.pread(512, 0), b"x" * 512)
-        for mode in ("SAFE", "HIDE", "SOFT"):
-            error = self.daemon.refusal("ExportService/DeleteExport", {"name": "exports/hide", "mode": "MODE_" + mode})
-            self.assertEqual((error.code, error.reason, error.metadata["operation"]),
-                             ("ABORTED", "OPERATION_IN_PROGRESS", operation["name"]))
+        error = self.daemon.refusal("ExportService/DeleteExport", {"name": "exports/hide", "mode": "MODE_SAFE"})
+        self.assertEqual((error.code, error.reason, error.metadata["operation"]),
+                         ("ABORTED", "OPERATION_IN_PROGRESS", operation["name"]))
+        self.assertEqual(self.begin("hide", "HIDE")["name"], operation["name"], "it is what is being done")
+        for mode in ("SAFE", "HIDE", "HARD"):
+            error = self.daemon.refusal("ExportService/DeleteExport",
+                                        {"name": "exports/hide", "mode": "MODE_" + mode, "drainTimeout": "1s"})
+            self.assertEqual((error.code, error.reason, error.metadata["field"]),
+                             ("INVALID_ARGUMENT", "FIELD_INVALID", "drain_timeout"))
         error = self.daemon.refusal("ExportService/UpdateExport", {"export": {"name": "exports/hide", "readOnly": True}})
         self.assertEqual(error.reason, "OPERATION_IN_PROGRESS")
         for action in ("PauseJob", "SetJobRate"):
@@ -74,6 +79,16 @@ class ExportTest(DeletionCase):
         self.assertNotIn("error", self.daemon.finish(operation))
         self.check_gone("hide")
         self.daemon.delete_image("hide")
+
+    def test_soft_joins_a_deletion_that_only_hides(self):
+        handle = self.connect(self.daemon.serve("tighter", MiB), strict=False)
+        operation = self.begin("tighter", "HIDE")
+        self.assertEqual(handle.pread(512, 0), bytes(512))
+        self.assertEqual(self.begin("tighter", "SOFT", drainTimeout="0s")["name"], operation["name"])
+        self.assertNotIn("error", self.daemon.finish(operation))
+        with self.assertRaises(nbd.Error):
+            handle.pread(512, 0)
+        self.check_gone("tighter")
 
     def test_soft_lets_clients_go_on_for_a_while_and_then_tells_them(self):
         handle = self.connect(self.daemon.serve("soft", MiB), strict=False)
@@ -171,12 +186,14 @@ class TombstoneTest(DeletionCase):
         image = self.image("tomb")
         self.assertEqual(image["state"], "STATE_ACTIVE")
         self.assertIn("deleteTime", image)
-        self.assertTrue({c["type"]: c.get("satisfied", False) for c in image["conditions"]}["Deleted"])
+        conditions = {c["type"]: (c.get("satisfied", False), c["lastTransitionTime"]) for c in image["conditions"]}
+        self.assertEqual(conditions, {"Deleted": (True, image["deleteTime"]), "Ready": (False, image["deleteTime"])})
         self.assertEqual(handle.pread(9, 0), b"here lies")
         other = self.connect(uri)
         self.assertEqual(other.pread(9, 0), b"here lies")
         error = self.daemon.refusal("ExportService/CreateExport", {"exportId": "second", "export": {"source": "images/tomb"}})
-        self.assertEqual((error.code, error.reason), ("FAILED_PRECONDITION", "IMAGE_NOT_ACTIVE"))
+        self.assertEqual((error.code, error.reason), ("FAILED_PRECONDITION", "IMAGE_DELETED"))
+        self.assertEqual(error.metadata["purge-time"], image["purgeTime"])
         error = self.daemon.refusal("ImageService/CreateImage",
                                     {"imageId": "tomb", "image": {"raw": {}, "virtualSizeBytes": "1"}})
         self.assertEqual(error.code, "ALREADY_EXISTS", "its name stays taken")

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <libnbd.h>
 
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -97,6 +98,36 @@ TEST_P(EngineImagesTest, AnImageIsNotServedOnceItsRemovalHasBegun) {
     }
     ASSERT_TRUE(Remove("a", kGiB).ok());
   }
+}
+
+// The new file may carry no identity, so that only the open one tells.
+TEST_P(EngineImagesTest, FileThatWasExchangedWhileItIsOpenIsNoticed) {
+  ASSERT_TRUE(CreateImage("a", 4096).ok());
+  ASSERT_TRUE(CreateImage("b", 4096).ok());
+  const fs::path path = directory_ / "images" / "a.raw";
+  const auto stat = [&] {
+    return Wait<absl::StatusOr<ImageInfo>>(
+        [&](auto done) { engine_->StatImage(Image("a"), std::move(done)); });
+  };
+  const auto in_batch = [&] {
+    return Wait<std::vector<absl::StatusOr<ImageInfo>>>([&](auto done) {
+      engine_->StatImages({Image("b"), Image("a")}, std::move(done));
+    });
+  };
+  ASSERT_TRUE(CreateExport(Export("e", "a")).ok());
+  EXPECT_TRUE(stat().ok());
+  fs::rename(path, directory_ / "images" / "kept");
+  EXPECT_EQ(ReasonOf(stat().status())->reason, "IMAGE_FILE_MISSING");
+  std::ofstream(path) << std::string(4096, 'x');
+  EXPECT_EQ(ReasonOf(stat().status())->reason, "IMAGE_REPLACED");
+  EXPECT_TRUE(in_batch()[0].ok());
+  EXPECT_EQ(ReasonOf(in_batch()[1].status())->reason, "IMAGE_REPLACED");
+  ASSERT_TRUE(DeleteExport("exports/e", DeleteMode::kHard).ok());
+  EXPECT_TRUE(stat().ok()) << "nothing says that it is another one";
+  fs::rename(directory_ / "images" / "b.raw", path);
+  EXPECT_EQ(ReasonOf(stat().status())->reason, "IMAGE_REPLACED") << "it says that it is images/b's";
+  fs::rename(directory_ / "images" / "kept", path);
+  EXPECT_TRUE(stat().ok());
 }
 
 TEST_P(EngineImagesTest, SweepingKeepsWhatIsAskedFor) {

@@ -9,6 +9,8 @@
 
 #include <csignal>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "engine/base/reason.h"
 #include "engine/image_removal.h"
@@ -21,6 +23,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::UnorderedElementsAre;
 
 constexpr uint64_t kTiB = 1024 * kGiB;
@@ -31,6 +34,26 @@ std::string ReasonIn(const absl::Status& status) {
   const std::optional<Reason> reason = ReasonOf(status);
   return reason.has_value() ? reason->reason : "";
 }
+
+// While it lives, this process can make no file larger than that.
+class SmallFiles {
+ public:
+  explicit SmallFiles(uint64_t bytes) {
+    EXPECT_EQ(getrlimit(RLIMIT_FSIZE, &before_), 0);
+    const rlimit small{bytes, before_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  }
+  ~SmallFiles() {
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &before_), 0);
+    std::signal(SIGXFSZ, handler_);
+  }
+  SmallFiles(const SmallFiles&) = delete;
+  SmallFiles& operator=(const SmallFiles&) = delete;
+
+ private:
+  rlimit before_ = {};
+  void (*const handler_)(int) = std::signal(SIGXFSZ, SIG_IGN);
+};
 
 class ImageBuildTest : public ImageFilesTest {
  protected:
@@ -207,25 +230,20 @@ TEST_F(ImageBuildTest, PoolThatIsFullIsSaidBeforehand) {
   EXPECT_THAT(Names(), IsEmpty());
 }
 
-// The file may not grow past 1 MiB: what a full disk looks like in the middle of the work.
-TEST_F(ImageBuildTest, WorkThatRunsOutOfSpaceSaysSoAndIsRemoved) {
+// The process may write files of 1 MiB.
+TEST_F(ImageBuildTest, WorkThatComesToTheLargestFileSaysSoAndIsRemoved) {
   const ImageBuild build{
       .spec = Spec("a"), .size = ByteCount{2 * kMiB}, .preallocation = Preallocation::kFull};
   uint64_t from = Piece(build, 0)->done.value;
-  rlimit before;
-  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  const rlimit small{kMiB, before.rlim_max};
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  std::optional<SmallFiles> small(std::in_place, kMiB);
   absl::Status status;
   while (status.ok() && from < 2 * kMiB) {
     const absl::StatusOr<BuildProgress> progress = Piece(build, from);
     status = progress.status();
     if (progress.ok()) from = progress->done.value;
   }
-  EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
-  std::signal(SIGXFSZ, handler);
-  EXPECT_EQ(ReasonIn(status), "POOL_FULL") << status;
+  small.reset();
+  EXPECT_EQ(ReasonIn(status), "SIZE_OUT_OF_RANGE") << status;
   EXPECT_GT(from, kMiB - kStep.value) << "as far as there was room";
   EXPECT_LE(from, kMiB);
   EXPECT_THAT(Names(), ElementsAre(".uid-a.unfinished"));
@@ -286,6 +304,46 @@ TEST_F(ImageBuildTest, CheckFindsWhatIsWrongWithTheSource) {
   EXPECT_EQ(ReasonIn(Piece(Import("a"), 0).status()), "IMAGE_LOCKED");
   writer.Release();
   EXPECT_THAT(Names(), ElementsAre("source")) << "checking leaves nothing";
+}
+
+TEST_F(ImageBuildTest, CheckFindsASizeThatNoFileCanHave) {
+  const SmallFiles small(kMiB);
+  EXPECT_EQ(CheckImageBuild(*pool_, {.spec = Spec("a"), .size = ByteCount{kMiB}})->total.value,
+            kMiB);
+  const absl::Status status =
+      CheckImageBuild(*pool_, {.spec = Spec("a"), .size = ByteCount{kMiB + 1}}).status();
+  EXPECT_EQ(ReasonIn(status), "SIZE_OUT_OF_RANGE") << status;
+  EXPECT_TRUE(CheckFileSize(*pool_, ByteCount{kMiB}).ok());
+  EXPECT_EQ(ReasonIn(CheckFileSize(*pool_, ByteCount{kMiB + 1})), "SIZE_OUT_OF_RANGE");
+  EXPECT_THAT(Names(), IsEmpty()) << "checking leaves nothing";
+}
+
+TEST_F(ImageBuildTest, WhatIsWrongWithTheSourceNamesItsFieldAndNotTheImage) {
+  const auto expect = [&](const std::string& file, bool move, const std::string& reason) {
+    const ImageBuild build{.spec = Spec("a"), .source_file = file, .move = move};
+    for (const absl::Status& status :
+         {CheckImageBuild(*pool_, build).status(), Piece(build, 0).status()}) {
+      EXPECT_EQ(ReasonIn(status), reason) << status;
+      EXPECT_THAT(ReasonOf(status)->metadata,
+                  ::testing::Contains(::testing::Pair("field", "source_file")));
+      EXPECT_THAT(std::string(status.message()), Not(HasSubstr("images/a"))) << status;
+    }
+  };
+  expect("none", false, "RESOURCE_NOT_FOUND");
+  expect("../none", false, "PATH_OUTSIDE_POOL");
+  std::filesystem::create_directory(directory_->File("folder"));
+  expect("folder", false, "FIELD_INVALID");
+  Write("empty", 0, "");
+  expect("empty", false, "SIZE_OUT_OF_RANGE");
+  expect("empty", true, "SIZE_OUT_OF_RANGE");
+  Write("other", 0, "content");
+  Own("other", "uid-other");
+  expect("other", true, "IMAGE_REPLACED");
+  const absl::StatusOr<io::UniqueFd> file = pool_->Open("other", {.writable = true});
+  io::FileLock writer(file->get());
+  ASSERT_TRUE(writer.Acquire(io::LockMode::kWriter).ok());
+  expect("other", false, "IMAGE_LOCKED");
+  EXPECT_THAT(Names(), ElementsAre("empty", "folder", "other"));
 }
 
 TEST_F(ImageBuildTest, MovedFileIsTheImageAtOnceAndOnlyOnce) {

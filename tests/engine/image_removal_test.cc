@@ -149,9 +149,9 @@ TEST_F(ImageRemovalTest, WhoeverHasOpenedTheFileLearnsThatItIsGoing) {
   const absl::StatusOr<io::UniqueFd> file = pool_->Open("a.raw", {});
   EXPECT_TRUE(CheckStillNamed(*pool_, Spec("a"), file->get()).ok());
   EXPECT_FALSE(Piece("a", 4096).complete);
-  EXPECT_EQ(CheckStillNamed(*pool_, Spec("a"), file->get()).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ReasonIn(CheckStillNamed(*pool_, Spec("a"), file->get())), "IMAGE_FILE_MISSING");
   MakeImage("a", 4096);
-  EXPECT_EQ(CheckStillNamed(*pool_, Spec("a"), file->get()).code(), absl::StatusCode::kNotFound)
+  EXPECT_EQ(ReasonIn(CheckStillNamed(*pool_, Spec("a"), file->get())), "IMAGE_FILE_MISSING")
       << "another file of that name";
 }
 

@@ -34,8 +34,9 @@ class ImageTest : public ::testing::Test, public Image::GrowthObserver {
     absl::StatusOr<OpenedImage> opened = OpenImageFile(*pool_, spec_, /*direct=*/false);
     EXPECT_TRUE(opened.ok()) << opened.status();
     file_ = std::move(opened->file);
-    Image::Parts parts{std::make_unique<test::MemoryNode>(disk), nullptr,
-                       std::move(opened->lock_fd), opened->lock};
+    Image::Parts parts{.format = std::make_unique<test::MemoryNode>(disk),
+                       .lock_fd = std::move(opened->lock_fd),
+                       .lock = opened->lock};
     return std::make_unique<Image>(spec_, std::move(parts), ready_, *this);
   }
 
@@ -63,15 +64,15 @@ class ImageTest : public ::testing::Test, public Image::GrowthObserver {
 
 TEST_F(ImageTest, WriterKeepsOtherWritersOutUntilItLeaves) {
   const std::unique_ptr<Image> image = Open({.size = 4096});
-  ASSERT_TRUE(image->AddUser(false).ok());
-  ASSERT_TRUE(image->AddUser(true).ok());
+  ASSERT_TRUE(image->AddUser(false).Take().ok());
+  ASSERT_TRUE(image->AddUser(true).Take().ok());
   const io::UniqueFd other = OpenAside();
   io::FileLock lock(other.get());
   EXPECT_FALSE(lock.Acquire(io::LockMode::kReader).ok());
-  image->RemoveUser(true);
+  ASSERT_TRUE(image->RemoveUser(true).done());
   EXPECT_TRUE(lock.Acquire(io::LockMode::kReader).ok());
   lock.Release();
-  image->RemoveUser(false);
+  ASSERT_TRUE(image->RemoveUser(false).done());
   EXPECT_TRUE(Close(*image).ok());
 }
 
@@ -79,8 +80,8 @@ TEST_F(ImageTest, WriterKeepsOtherWritersOutUntilItLeaves) {
 // change that cannot conflict with anything.
 TEST_F(ImageTest, ForeignLockWhileTheWriterLeavesIsSurvived) {
   const std::unique_ptr<Image> image = Open({.size = 4096});
-  ASSERT_TRUE(image->AddUser(false).ok());
-  ASSERT_TRUE(image->AddUser(true).ok());
+  ASSERT_TRUE(image->AddUser(false).Take().ok());
+  ASSERT_TRUE(image->AddUser(true).Take().ok());
   const io::UniqueFd other = OpenAside();
   struct flock byte = {};
   byte.l_type = F_RDLCK;
@@ -88,19 +89,19 @@ TEST_F(ImageTest, ForeignLockWhileTheWriterLeavesIsSurvived) {
   byte.l_start = 101;  // "uses write"
   byte.l_len = 1;
   ASSERT_EQ(fcntl(other.get(), F_OFD_SETLK, &byte), 0);
-  image->RemoveUser(true);
+  ASSERT_TRUE(image->RemoveUser(true).done());
   EXPECT_EQ(image->users(), 1u);
   byte.l_type = F_UNLCK;
   ASSERT_EQ(fcntl(other.get(), F_OFD_SETLK, &byte), 0);
-  EXPECT_TRUE(image->AddUser(true).ok());
-  image->RemoveUser(true);
-  image->RemoveUser(false);
+  EXPECT_TRUE(image->AddUser(true).Take().ok());
+  ASSERT_TRUE(image->RemoveUser(true).done());
+  ASSERT_TRUE(image->RemoveUser(false).done());
   EXPECT_TRUE(Close(*image).ok());
 }
 
 TEST_F(ImageTest, FileThatCannotBeWrittenHasNoWriters) {
   const std::unique_ptr<Image> image = Open({.size = 4096, .writable = false});
-  const absl::Status refused = image->AddUser(true);
+  const absl::Status refused = image->AddUser(true).Take();
   ASSERT_TRUE(ReasonOf(refused).has_value());
   EXPECT_EQ(ReasonOf(refused)->reason, "IMAGE_NOT_WRITABLE");
   EXPECT_EQ(image->users(), 0u);
@@ -131,12 +132,12 @@ TEST_F(ImageTest, GrowthThatFailsIsNotTold) {
 
 TEST_F(ImageTest, RepeatedCreationFindsTheFileAndLeavesItAlone) {
   const std::unique_ptr<Image> image = Open({.size = 4096});
-  ASSERT_TRUE(image->AddUser(true).ok());
+  ASSERT_TRUE(image->AddUser(true).Take().ok());
   const absl::StatusOr<ImageInfo> again = CreateImageFile(*pool_, spec_, ByteCount{512});
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->virtual_size.value, 4096u);
   EXPECT_EQ(StatImageFile(*pool_, spec_)->virtual_size.value, 4096u);
-  image->RemoveUser(true);
+  ASSERT_TRUE(image->RemoveUser(true).done());
   EXPECT_TRUE(Close(*image).ok());
 }
 

@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
@@ -34,6 +35,9 @@ class FakeFiles {
   void Remove(const std::string& name);
   void Clear();
   void SetLocked(const std::string& name, bool locked);
+  // No file can be larger.
+  void SetMaxSize(uint64_t bytes);
+  uint64_t max_size() const;
   std::size_t count() const;
   // Name and content of each.
   std::map<std::string, std::string> All() const;
@@ -44,6 +48,7 @@ class FakeFiles {
   friend class FakeTarget;
   mutable std::recursive_mutex mutex_;
   std::map<std::string, File> files_;  // by name in the one pool
+  uint64_t max_size_ = ~uint64_t{0};
 };
 
 // Does what engine.h says, on a thread of its own, and fails on command. Owned by the test; any
@@ -99,6 +104,7 @@ class FakeEngine final : public engine::Engine {
                  engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
   void StatImages(std::vector<engine::ImageSpec> specs,
                   engine::Callback<std::vector<absl::StatusOr<engine::ImageInfo>>> done) override;
+  void CheckSize(std::string pool, ByteCount size, engine::Callback<absl::Status> done) override;
   void GrowImage(engine::ImageSpec spec, ByteCount size,
                  engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
   void DeleteImage(engine::ImageSpec spec, engine::Callback<absl::Status> done) override;
@@ -138,6 +144,7 @@ class FakeEngine final : public engine::Engine {
   void Do(const std::string& method, engine::Callback<T> done, std::function<T()> work);
   absl::StatusOr<engine::ImageInfo> Info(const engine::ImageSpec& spec) const;
   absl::StatusOr<engine::ExportState> State(const Export& exported) const;
+  absl::Status CheckFits(ByteCount size) const;
   absl::Status CheckUnlocked(const engine::ImageSpec& spec) const;
   absl::Status CheckUnused(const engine::ImageSpec& spec) const;
   absl::StatusOr<engine::BuildProgress> Check(const engine::ImageBuild& build) const;

@@ -40,6 +40,14 @@ void FakeFiles::SetLocked(const std::string& name, bool locked) {
   const std::lock_guard lock(mutex_);
   files_[name].locked = locked;
 }
+void FakeFiles::SetMaxSize(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  max_size_ = bytes;
+}
+uint64_t FakeFiles::max_size() const {
+  const std::lock_guard lock(mutex_);
+  return max_size_;
+}
 std::size_t FakeFiles::count() const {
   const std::lock_guard lock(mutex_);
   return files_.size();
@@ -89,7 +97,15 @@ absl::Status FakeEngine::CheckUnused(const ImageSpec& spec) const {
 
 absl::StatusOr<ImageInfo> FakeEngine::Info(const ImageSpec& spec) const {
   if (!files_.Has(spec.file_name)) {
-    return absl::NotFoundError(absl::StrCat(spec.name, ": there is no file ", spec.file_name));
+    return WithReason(absl::FailedPreconditionError(
+                          absl::StrCat(spec.name, ": there is no file ", spec.file_name)),
+                      {"IMAGE_FILE_MISSING", {{"image", spec.name}}});
+  }
+  if (!spec.uid.empty() && !files_.Get(spec.file_name).uid.empty() &&
+      files_.Get(spec.file_name).uid != spec.uid) {
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(spec.name, " has another image's file")),
+        {"IMAGE_REPLACED", {{"image", spec.name}}});
   }
   const std::string bytes = files_.Get(spec.file_name).bytes;
   const auto allocated = bytes.size() - std::count(bytes.begin(), bytes.end(), '\0');
@@ -137,11 +153,21 @@ void FakeEngine::StatImage(ImageSpec spec, Callback<absl::StatusOr<ImageInfo>> d
   Do<absl::StatusOr<ImageInfo>>("StatImage", std::move(done), [this, spec] { return Info(spec); });
 }
 
+void FakeEngine::CheckSize(std::string, ByteCount size, Callback<absl::Status> done) {
+  Do<absl::Status>("CheckSize", std::move(done), [this, size] { return CheckFits(size); });
+}
+
+absl::Status FakeEngine::CheckFits(ByteCount size) const {
+  if (size.value <= files_.max_size()) return absl::OkStatus();
+  return WithReason(absl::ResourceExhaustedError("File too large"), {"SIZE_OUT_OF_RANGE", {}});
+}
+
 void FakeEngine::GrowImage(ImageSpec spec, ByteCount size,
                            Callback<absl::StatusOr<ImageInfo>> done) {
   Do<absl::StatusOr<ImageInfo>>(
       "GrowImage", std::move(done), [this, spec, size]() -> absl::StatusOr<ImageInfo> {
         RETURN_IF_ERROR(Info(spec).status());
+        RETURN_IF_ERROR(CheckFits(size));
         FakeFiles::File file = files_.Get(spec.file_name);
         file.bytes.resize(std::max<std::size_t>(file.bytes.size(), size.value));
         files_.Put(spec.file_name, std::move(file));
@@ -170,14 +196,21 @@ absl::StatusOr<BuildProgress> FakeEngine::Check(const ImageBuild& build) const {
     progress.complete = true;
     return progress;
   }
-  if (build.source_file.empty()) return progress;
+  if (build.source_file.empty()) {
+    RETURN_IF_ERROR(CheckFits(build.size));
+    return progress;
+  }
   if (!files_.Has(build.source_file)) {
     return absl::NotFoundError(absl::StrCat(spec.name, ": there is no ", build.source_file));
   }
   const FakeFiles::File source = files_.Get(build.source_file);
   if (source.locked) {
-    return WithReason(absl::FailedPreconditionError(absl::StrCat(spec.name, " is locked")),
-                      {"IMAGE_LOCKED", {{"image", spec.name}, {"perm-byte", "101"}}});
+    return WithReason(absl::FailedPreconditionError("the source is locked"),
+                      {"IMAGE_LOCKED", {{"field", "source_file"}, {"perm-byte", "101"}}});
+  }
+  if (source.bytes.empty()) {
+    return WithReason(absl::OutOfRangeError("the source is empty"),
+                      {"SIZE_OUT_OF_RANGE", {{"field", "source_file"}, {"size", "0"}}});
   }
   progress.total = ByteCount{source.bytes.size()};
   return progress;

@@ -46,7 +46,7 @@ Operation AnOperation() {
   Operation operation = FromText<Operation>("name: 'operations/1'");
   auto image = FromText<v1::Image>("name: 'images/a' state: STATE_ACTIVE");
   (*image.mutable_labels())["k"] = "v";
-  operation.mutable_metadata()->PackFrom(image);
+  operation.mutable_response()->PackFrom(image);
   return operation;
 }
 
@@ -216,22 +216,21 @@ TEST(ListFilterTest, UnsetMessagesAndOptionalFieldsMakeAnyComparisonFalse) {
 
 TEST(ListFilterTest, FieldsOfWhatAnAnyHolds) {
   ExpectMatches(AnOperation(),
-                {"metadata:*", "metadata.name = images/a", "metadata.state = \"STATE_ACTIVE\"",
-                 "metadata.state = STATE_ACTIVE", "metadata.labels.k = v", "metadata.labels:k",
-                 "metadata:name", "done = false AND metadata.name:IMAGES"});
-  ExpectNone(
-      AnOperation(),
-      {"metadata.state = STATE_FAILED", "metadata.nbd_name = x", "metadata.nbd_name != x",
-       "metadata.state = NO_SUCH_STATE", "metadata.state > STATE_ACTIVE", "metadata:uid",
-       "metadata.labels.none = x", "response.name = x", "response:*", "metadata.name.more = x"});
+                {"response:*", "response.name = images/a", "response.state = \"STATE_ACTIVE\"",
+                 "response.state = STATE_ACTIVE", "response.labels.k = v", "response.labels:k",
+                 "response:name", "done = false AND response.name:IMAGES"});
+  ExpectNone(AnOperation(),
+             {"response.state = STATE_FAILED", "response.nbd_name = x", "response.nbd_name != x",
+              "response.state = STATE_HIDDEN", "response:uid", "response.labels.none = x",
+              "metadata.target = x", "metadata:*"});
   Operation unknown;
-  unknown.mutable_metadata()->set_type_url("type.googleapis.com/no.such.Type");
-  ExpectNone(unknown, {"metadata.name = x", "metadata.name != x", "metadata:name"});
-  unknown.mutable_metadata()->set_type_url("no slash");
-  ExpectNone(unknown, {"metadata.name = x"});
-  unknown.mutable_metadata()->set_type_url("type.googleapis.com/gabion.v1.Image");
-  unknown.mutable_metadata()->set_value("\xff\xff\xff");
-  ExpectNone(unknown, {"metadata.name = \"\"", "metadata:name"});
+  unknown.mutable_response()->set_type_url("type.googleapis.com/no.such.Type");
+  ExpectNone(unknown, {"response.name = x", "response.name != x", "response:name"});
+  unknown.mutable_response()->set_type_url("no slash");
+  ExpectNone(unknown, {"response.name = x"});
+  unknown.mutable_response()->set_type_url("type.googleapis.com/gabion.v1.Image");
+  unknown.mutable_response()->set_value("\xff\xff\xff");
+  ExpectNone(unknown, {"response.name = \"\"", "response:name"});
 }
 
 TEST(ListFilterTest, ListsOfAnyAndAnyInAny) {
@@ -244,8 +243,8 @@ TEST(ListFilterTest, ListsOfAnyAndAnyInAny) {
   ExpectMatches(failed, {"state_error.details.reason = POOL_FULL", "state_error.code = 5"});
   ExpectNone(failed, {"state_error.details.reason = OTHER"});
   Operation operation;
-  operation.mutable_metadata()->PackFrom(failed);
-  ExpectMatches(operation, {"metadata.state_error.details.reason = POOL_FULL"});
+  operation.mutable_response()->PackFrom(failed);
+  ExpectMatches(operation, {"response.state_error.details.reason = POOL_FULL"});
 }
 
 TEST(ListFilterTest, MapsOfMessagesAndNumbers) {
@@ -353,6 +352,46 @@ TEST(ListFilterErrorTest, FieldsAndValuesThatDoNotFit) {
   EXPECT_THAT(ErrorOf("details:x", google::rpc::Status::descriptor()), HasSubstr("is a message"));
 }
 
+TEST(ListFilterErrorTest, WhatNoTypeInAnAnyHasIsRefused) {
+  const auto* operation = Operation::descriptor();
+  EXPECT_EQ(ErrorOf("done = true AND metadata.tarqet = x", operation),
+            "column 26: metadata: JobMetadata has no field \"tarqet\"");
+  for (const std::string bad :
+       {"metadata:tarqet", "metadata.state = NO_SUCH_STATE", "metadata.target.more = x",
+        "NOT response.tarqet = x", "response.state > STATE_ACTIVE",
+        "response.state = NO_SUCH_STATE", "error.details.tarqet = x",
+        "response.state_error.details.tarqet = x"}) {
+    EXPECT_FALSE(ErrorOf(bad, operation).empty()) << bad;
+  }
+}
+
+// What an operation is said to hold where a method is declared, and what filters know of.
+TEST(ListFilterTest, EveryTypeThatAnOperationHoldsIsKnown) {
+  const auto* pool = google::protobuf::DescriptorPool::generated_pool();
+  int methods = 0;
+  for (const char* name : {"gabion.v1.ImageService", "gabion.v1.ExportService"}) {
+    const auto* service = pool->FindServiceByName(name);
+    ASSERT_NE(service, nullptr) << name;
+    for (int i = 0; i < service->method_count(); ++i) {
+      const auto& options = service->method(i)->options();
+      if (!options.HasExtension(google::longrunning::operation_info)) continue;
+      const auto& info = options.GetExtension(google::longrunning::operation_info);
+      for (const auto& [field, type] : {std::pair("response", info.response_type()),
+                                        std::pair("metadata", info.metadata_type())}) {
+        const auto* held = pool->FindMessageTypeByName(
+            type.find('.') == std::string::npos ? "gabion.v1." + type : type);
+        ASSERT_NE(held, nullptr) << type;
+        for (int k = 0; k < held->field_count(); ++k) {
+          const std::string path = std::string(field) + "." + held->field(k)->name() + ":*";
+          EXPECT_TRUE(ParseListFilter(Operation::descriptor(), path).ok()) << path;
+        }
+      }
+      ++methods;
+    }
+  }
+  EXPECT_GT(methods, 3);
+}
+
 TEST(ListFilterErrorTest, CapsHoldExactly) {
   const auto* image = v1::Image::descriptor();
   const auto nested = [](size_t depth) {
@@ -372,11 +411,11 @@ TEST(ListFilterErrorTest, CapsHoldExactly) {
   EXPECT_TRUE(ParseListFilter(image, longest).ok());
   EXPECT_EQ(ErrorOf(longest + "u"), "column 2049: the filter is longer than 2048 bytes");
 
-  std::string path = "metadata";
-  for (size_t i = 1; i < kMaxFilterDepth; ++i) path += ".metadata";
-  EXPECT_TRUE(ParseListFilter(Operation::descriptor(), path + ":x").ok());
-  EXPECT_THAT(ErrorOf(path + ".a = x", Operation::descriptor()),
-              HasSubstr("a path of more than 16 fields"));
+  const auto* tree = google::protobuf::Struct::descriptor();
+  std::string path = "fields";
+  for (size_t i = 1; i + 3 <= kMaxFilterDepth; i += 3) path += ".k.struct_value.fields";
+  EXPECT_TRUE(ParseListFilter(tree, path + ":x").ok());
+  EXPECT_THAT(ErrorOf(path + ".a = x", tree), HasSubstr("a path of more than 16 fields"));
 }
 
 TEST(ListFilterErrorTest, TextOfTheCallerIsShownWithoutControlCharacters) {

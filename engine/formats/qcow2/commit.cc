@@ -66,7 +66,9 @@ Commit::Changes Commit::TakeChanges() {
   for (const uint64_t i : tables_.dirty_refcount_table) {
     changes.refcount_table.push_back({i, tables_.refcount_table[i]});
   }
-  for (const uint64_t i : tables_.dirty_l1) changes.l1.push_back({i, tables_.l1[i]});
+  for (const auto& [i, before] : tables_.dirty_l1) {
+    changes.l1.push_back({i, tables_.l1[i], before});
+  }
   changes.linked.assign(tables_.new_l2.begin(), tables_.new_l2.end());
   changes.given_up = reclaimer_.Take();
   tables_.dirty_refcount_table.clear();
@@ -82,7 +84,9 @@ void Commit::PutBack(const Changes& changes) {
   for (const Change& change : changes.refcount_table) {
     tables_.dirty_refcount_table.insert(change.index);
   }
-  for (const Change& change : changes.l1) tables_.dirty_l1.insert(change.index);
+  for (const Change& change : changes.l1) {
+    tables_.dirty_l1.insert_or_assign(change.index, change.before);
+  }
   if (!changes.can_be_linked) {
     tables_.new_l2.insert(changes.linked.begin(), changes.linked.end());
   }

@@ -37,6 +37,7 @@ class Commit {
   struct Change {
     uint64_t index;
     uint64_t value;
+    uint64_t before = 0;  // L1: what the file has
   };
   // All changes of one moment.
   struct Changes {

@@ -8,6 +8,7 @@
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
+#include "engine/formats/qcow2/check.h"
 
 namespace gabion::qcow2 {
 namespace {
@@ -71,7 +72,9 @@ Task<absl::Status> Disk::BeginWriting() {
   const absl::StatusOr<ParsedHeader> strict = co_await ReadHeader(*file_, Access::kReadWrite);
   if (!strict.ok()) co_return strict.status();
   if (tables_.header.dirty()) {
-    co_return absl::FailedPreconditionError("the image was not closed properly");
+    const CheckOptions options{.ready = &tables_.ready};
+    CO_RETURN_IF_ERROR(co_await RebuildRefcounts(*file_, tables_.header, options, nullptr));
+    tables_.warnings.push_back("the image was not closed; its refcounts were rebuilt");
   }
   CO_RETURN_IF_ERROR(co_await tables_.Load(Access::kReadWrite));
   CO_RETURN_IF_ERROR(co_await CheckRefcountsOfTables());
@@ -123,17 +126,22 @@ Task<absl::Status> Disk::DoFlush() {
   return commit_.Sync();
 }
 
+// Reclaiming leaves refcounts to be written; writing them leaves nothing.
+Task<absl::Status> Disk::EndWriting() {
+  const block::RangeLock::Guard guard = co_await beginning_.Acquire(Range(0, 1), kExclusive);
+  if (!may_write_) co_return absl::OkStatus();
+  may_write_ = false;
+  absl::Status status = co_await commit_.Sync();
+  co_await reclaimer_.Drain();
+  if (status.ok() && commit_.IsDirty()) status = co_await commit_.Sync();
+  co_await reclaimer_.Drain();
+  co_return status;
+}
+
 Task<absl::Status> Disk::DoClose() {
-  absl::Status status;
-  if (may_write_) {
-    // Reclaiming leaves refcounts to be written; writing them leaves nothing.
-    status = co_await commit_.Sync();
-    co_await reclaimer_.Drain();
-    if (status.ok() && commit_.IsDirty()) status = co_await commit_.Sync();
-    co_await reclaimer_.Drain();
-  }
+  const absl::Status ended = co_await EndWriting();
   const absl::Status closed = co_await file_->Close();
-  co_return status.ok() ? closed : status;
+  co_return ended.ok() ? closed : ended;
 }
 
 Task<absl::StatusOr<ParsedHeader>> ReadHeader(io::File& file, Access access) {

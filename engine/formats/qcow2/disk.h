@@ -31,6 +31,7 @@ class Disk final : public Qcow2Node {
   Task<absl::Status> Load() { return tables_.Load(Access::kRead); }
 
   Task<absl::Status> BeginWriting() override;
+  Task<absl::Status> EndWriting() override;
   const Header& header() const override { return tables_.header; }
   std::vector<std::string> warnings() const override { return tables_.warnings; }
   absl::Status health() const override { return tables_.unwritable; }

@@ -70,16 +70,22 @@ Task<absl::Status> Disk::GrowL1(uint64_t size) {
   const uint64_t clusters = geometry.Clusters(entries * sizeof(uint64_t));
   CO_ASSIGN_OR_RETURN(const uint64_t offset, co_await AllocateTogether(clusters));
   tables_.SetMetadata(Metadata::kL1, offset, clusters << geometry.cluster_bits);
-  CO_RETURN_IF_ERROR(co_await commit_.Sync());  // W1; and the table in memory is that in the file
+  CO_RETURN_IF_ERROR(co_await commit_.Sync());  // W1
+  // Requests go on meanwhile. What they change in the table waits for the next commit, so the new
+  // table begins as the one that the file has.
+  const block::RangeLock::Guard guard =
+      co_await commit_lock_.Acquire(Range(0, 1), block::RangeLockMode::kExclusive);
   SliceRun table{offset, std::vector<std::byte>(clusters << geometry.cluster_bits)};
   for (std::size_t i = 0; i < tables_.l1.size(); ++i) {
-    StoreBe64(table.bytes.data() + i * sizeof(uint64_t), tables_.l1[i]);
+    const auto dirty = tables_.dirty_l1.find(i);
+    const uint64_t entry = dirty == tables_.dirty_l1.end() ? tables_.l1[i] : dirty->second;
+    StoreBe64(table.bytes.data() + i * sizeof(uint64_t), entry);
   }
+  const uint64_t old_offset = tables_.header.l1_offset;
+  const uint64_t old_clusters = geometry.Clusters(tables_.l1.size() * sizeof(uint64_t));
   const Bytes bytes(table.bytes);
   CO_RETURN_IF_ERROR(co_await file_->Write(ByteOffset{offset}, bytes, false));
   CO_RETURN_IF_ERROR(co_await file_->Sync());
-  const uint64_t old_offset = tables_.header.l1_offset;
-  const uint64_t old_clusters = geometry.Clusters(tables_.l1.size() * sizeof(uint64_t));
   tables_.header.l1_offset = offset;
   tables_.header.l1_size = static_cast<uint32_t>(entries);
   CO_RETURN_IF_ERROR(co_await tables_.WriteHeader());

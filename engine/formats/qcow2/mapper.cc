@@ -196,8 +196,8 @@ Task<absl::Status> Mapper::MakeTable(uint64_t l1_index) {
     CO_RETURN_IF_ERROR(co_await CopyTable(old, run.offset));
     reclaimer_.Add(old);
   }
+  tables_.dirty_l1.try_emplace(l1_index, tables_.l1[l1_index]);
   tables_.l1[l1_index] = run.offset | kCopied;
-  tables_.dirty_l1.insert(l1_index);
   co_return absl::OkStatus();
 }
 

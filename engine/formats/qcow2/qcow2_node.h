@@ -57,6 +57,9 @@ class Qcow2Node : public block::Node {
   // Call before the first change; later calls do nothing. Nothing is written on error but such a
   // repair. kFailedPrecondition: the image is damaged, and may be read only.
   virtual Task<absl::Status> BeginWriting() = 0;
+  // Brings everything into the file, so that others may write to it. Call when no request is in
+  // flight; BeginWriting() comes again before the next change.
+  virtual Task<absl::Status> EndWriting() = 0;
 
   virtual const Header& header() const = 0;
   // What was let pass, for people.

@@ -10,6 +10,7 @@
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
+#include "engine/formats/qcow2/snapshots.h"
 
 namespace gabion::qcow2 {
 namespace {
@@ -72,6 +73,17 @@ Task<absl::Status> Tables::Load(Access access) {
   const absl::Status noted = NoteTables();
   if (!noted.ok() && access == Access::kReadWrite) co_return noted;
   if (!noted.ok()) warnings.push_back(std::string(noted.message()));
+  CO_ASSIGN_OR_RETURN(const SnapshotTable snapshots, co_await LoadSnapshots(file, header, access));
+  if (snapshots.bytes > 0) {
+    SetMetadata(Metadata::kSnapshots, header.snapshots_offset, snapshots.bytes);
+  }
+  for (const Snapshot& snapshot : snapshots.snapshots) {
+    if (!snapshot.damage.empty()) continue;
+    SetMetadata(Metadata::kSnapshots, snapshot.l1_offset, snapshot.l1_size * sizeof(uint64_t));
+  }
+  if (access == Access::kRead) {
+    warnings.insert(warnings.end(), snapshots.warnings.begin(), snapshots.warnings.end());
+  }
   co_return absl::OkStatus();
 }
 
@@ -88,6 +100,7 @@ void Tables::ForgetMetadata(uint64_t host_offset, uint64_t bytes) {
 // Entries that point nowhere sensible are found when they are used. What matters here is that no
 // write of data lands on a table; a table that lies on another one is found when it is written.
 absl::Status Tables::NoteTables() {
+  metadata.clear();
   SetMetadata(Metadata::kHeader, 0, geometry.cluster_size());
   SetMetadata(Metadata::kL1, header.l1_offset, l1.size() * sizeof(uint64_t));
   SetMetadata(Metadata::kRefcountTable, header.refcount_table_offset,

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -47,7 +48,7 @@ struct Tables {
          ByteCount cache_bytes, CacheBudget& budget);
 
   // Loads the L1 table, the refcount table and the snapshot table's place, with the checks of
-  // opening. Call once, first.
+  // opening. Call first; again before the first change, while nothing is dirty.
   Task<absl::Status> Load(Access access);
 
   bool IsMetadata(uint64_t host_offset) const {
@@ -87,7 +88,7 @@ struct Tables {
   SliceCache l2;
   SliceCache refcounts;
 
-  absl::btree_set<uint64_t> dirty_l1;              // indexes
+  absl::btree_map<uint64_t, uint64_t> dirty_l1;    // indexes, and the entry that the file has
   absl::btree_set<uint64_t> dirty_refcount_table;  // indexes
   absl::flat_hash_set<uint64_t> new_l2;  // offsets of tables that the L1 in the file lacks
 

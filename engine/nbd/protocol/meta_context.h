@@ -11,6 +11,12 @@ namespace gabion::nbd {
 
 // The one context that the protocol document itself defines.
 inline constexpr std::string_view kBaseAllocation = "base:allocation";
+// How deep in its chain of images a unit is allocated: 1 in the image itself, 2 in its backing
+// image, ..., 0 in none. The first tells the topmost layer that touches the unit, as QEMU's servers
+// do for clients that copy what a layer holds; the second the deepest one, and one more than there
+// are layers if a part of the unit is in none. Neither follows from the other (rule S-10).
+inline constexpr std::string_view kAllocationDepth = "qemu:allocation-depth";
+inline constexpr std::string_view kAllocationDepthMax = "x-gabion:allocation-depth-max";
 
 // A context as selected by a client: `id` stands for `name` in BLOCK_STATUS replies.
 struct MetaContext {

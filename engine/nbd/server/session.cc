@@ -24,7 +24,9 @@ constexpr uint32_t kLongPayload = 16 * kKiB;
 constexpr std::size_t kShortReceive = 512;
 
 block::MergeOperator OperatorOf(const MetaContext& context) {
-  CHECK(context.name == kBaseAllocation);  // the only context that exports offer
+  if (context.name == kAllocationDepth) return block::MergeOperator::kDepthMin;
+  if (context.name == kAllocationDepthMax) return block::MergeOperator::kDepthMax;
+  CHECK(context.name == kBaseAllocation);  // exports offer no other
   return block::MergeOperator::kAllocation;
 }
 

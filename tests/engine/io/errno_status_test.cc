@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <string>
 
+#include "engine/base/reason.h"
+
 namespace gabion::io {
 namespace {
 
@@ -34,6 +36,11 @@ TEST(ErrnoStatusTest, EachErrorHasTheMostSpecificCode) {
   for (const auto& row : kTable) {
     EXPECT_EQ(ErrnoStatus(row.error, "write").code(), row.code) << row.error;
   }
+}
+
+TEST(ErrnoStatusTest, FileThatIsTooLargeIsNotAFullDisk) {
+  EXPECT_EQ(ReasonOf(ErrnoStatus(EFBIG, "write"))->reason, "SIZE_OUT_OF_RANGE");
+  EXPECT_FALSE(ReasonOf(ErrnoStatus(ENOSPC, "write")).has_value());
 }
 
 TEST(ErrnoStatusTest, MessagesSayWhatWasTriedAndWhatHappened) {

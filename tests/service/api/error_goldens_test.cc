@@ -20,7 +20,7 @@ using google::longrunning::Operation;
 // The text without what differs from run to run.
 std::string Masked(const std::string& text) {
   static const std::regex operation("operations/[0-9a-f]{8}-[0-9a-f-]{27}");
-  static const std::regex fact("(etag|revision)=\\S+");
+  static const std::regex fact("(etag|revision|purge-time)=\\S+");
   return std::regex_replace(std::regex_replace(text, operation, "operations/*"), fact, "$1=*");
 }
 

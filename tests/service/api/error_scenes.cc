@@ -131,6 +131,17 @@ Scenes ImageScenes() {
       {reason::kImageNotActive, kInspect + "Read", R"({"name":"images/slow","length":"1"})",
        "FAILED_PRECONDITION IMAGE_NOT_ACTIVE image=images/slow | precondition IMAGE_NOT_ACTIVE "
        "images/slow"},
+      {reason::kImageDeleted, kInspect + "Read", R"({"name":"images/buried","length":"1"})",
+       "FAILED_PRECONDITION IMAGE_DELETED image=images/buried purge-time=* | precondition "
+       "IMAGE_DELETED images/buried",
+       [](ErrorStage& stage) { stage.Bury("buried"); }},
+      {reason::kImageFileMissing, kInspect + "Read", R"({"name":"images/lost","length":"1"})",
+       "FAILED_PRECONDITION IMAGE_FILE_MISSING image=images/lost | precondition "
+       "IMAGE_FILE_MISSING images/lost",
+       [](ErrorStage& stage) {
+         EXPECT_TRUE(stage.CreateImage("lost", 512).ok());
+         stage.RemoveFile("lost.raw");
+       }},
       {reason::kOperationInProgress, kImages + "DeleteImage", R"({"name":"images/slow"})",
        "ABORTED OPERATION_IN_PROGRESS operation=operations/* | retry"},
       {reason::kSizeOutOfRange, kImages + "CreateImage",
@@ -192,8 +203,6 @@ Scenes ExportScenes() {
               "DATA_LOSS IMAGE_CORRUPT image=images/a"),
       Refused(absl::UnavailableError("The pool does not answer."), reason::kPoolUnreachable,
               "UNAVAILABLE POOL_UNREACHABLE | retry"),
-      Refused(absl::ResourceExhaustedError("There is no room for another export."),
-              reason::kTooManyExports, "RESOURCE_EXHAUSTED TOO_MANY_EXPORTS | quota exports/f"),
       {reason::kFeatureNotBuilt, kExports + "CreateExport",
        R"({"exportId":"f","export":{"source":"images/a",)"
        R"("access":{"transport":"TRANSPORT_TLS_REQUIRED"}}})",
@@ -210,6 +219,8 @@ Scenes ExportScenes() {
          const auto read_only = [](v1::Export* exported) { exported->set_read_only(true); };
          EXPECT_TRUE(stage.CreateExport("r", "images/a", read_only).ok());
        }},
+      {reason::kTooManyExports, kExports + "CreateExport", kExportF,
+       "RESOURCE_EXHAUSTED TOO_MANY_EXPORTS limit=2 | quota exports"},
   };
 }
 

@@ -33,6 +33,9 @@ class ErrorStage final : public ServerFixture {
   void Fail(const std::string& engine_method, absl::Status status, const ErrorReason& reason);
   void Remember(const std::string& request_id);
   void Lock(const std::string& file) { files_.SetLocked(file, true); }
+  void RemoveFile(const std::string& name) { files_.Remove(name); }
+  // Makes images/ID and deletes it for an hour.
+  void Bury(const std::string& id);
   void PutFile(const std::string& name, const std::string& content);
   void Connect(const std::string& exported) { engine_->AddConnection(exported, {.id = 1}); }
   // The row of images/a is written between the next call's reading and its commit.

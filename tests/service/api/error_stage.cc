@@ -9,10 +9,12 @@ namespace gabion::service {
 namespace {
 
 constexpr size_t kMaxJobs = 2;
+constexpr uint32_t kMaxExports = 2;
 
 void StageOptions(DomainOptions* options) {
   options->operations.piece_bytes = 4096;
   options->operations.max_jobs = kMaxJobs;
+  options->exports.max_exports = kMaxExports;
 }
 
 }  // namespace
@@ -57,6 +59,15 @@ void ErrorStage::Remember(const std::string& request_id) {
 
 void ErrorStage::PutFile(const std::string& name, const std::string& content) {
   files_.Put(name, {"", content, false});
+}
+
+void ErrorStage::Bury(const std::string& id) {
+  EXPECT_TRUE(CreateImage(id, 512).ok());
+  v1::DeleteImageRequest request;
+  request.set_name("images/" + id);
+  request.set_mode(v1::DeleteImageRequest::MODE_TOMBSTONE);
+  request.mutable_retention()->set_seconds(3600);
+  EXPECT_TRUE(domain_->images().Delete(request, service::Call()).ok());
 }
 
 void ErrorStage::ChangeUnderTheNextCall() {

@@ -31,6 +31,7 @@ class DomainModel {
     uint64_t generation = 1;
     std::set<uint64_t> clients;
     bool draining = false;
+    bool soft = false;      // of one that is draining
     std::string operation;  // that drains it
   };
 
@@ -115,7 +116,7 @@ class DomainModel {
     }
     const auto image = images.find(asked.source);
     if (image == images.end()) return "RESOURCE_NOT_FOUND";
-    if (image->second.deleted) return "IMAGE_NOT_ACTIVE";
+    if (image->second.deleted) return "IMAGE_DELETED";
     exports[name] = asked;
     return "";
   }
@@ -146,13 +147,21 @@ class DomainModel {
     const auto found = exports.find(name);
     if (found == exports.end()) return allow_missing ? "" : "RESOURCE_NOT_FOUND";
     if (!etag) return "ETAG_MISMATCH";
-    if (found->second.draining && !hard) return "OPERATION_IN_PROGRESS";
+    const bool soft = mode == v1::DeleteExportRequest::MODE_SOFT;
+    if (found->second.draining && !hard) {
+      const bool weaker = mode == v1::DeleteExportRequest::MODE_SAFE ||
+                          (mode == v1::DeleteExportRequest::MODE_HIDE && found->second.soft);
+      if (weaker) return "OPERATION_IN_PROGRESS";
+      found->second.soft = soft;
+      return "";
+    }
     if (hard || found->second.clients.empty()) {
       EraseExport(name);
       return "";
     }
     if (mode == v1::DeleteExportRequest::MODE_SAFE) return "EXPORT_HAS_CONNECTIONS";
     found->second.draining = true;
+    found->second.soft = soft;
     return "";
   }
 

@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "google/protobuf/util/time_util.h"
 #include "service/domain/connection_manager.h"
 #include "tests/service/domain/fixture.h"
 #include "tests/service/violations_of.h"
@@ -167,6 +168,161 @@ TEST_F(ExportManagerTest, ExportWithConnectionsIsNotDeleted) {
   ASSERT_TRUE(CloseConnection("exports/e/connections/7").ok());
   EXPECT_TRUE(DeleteExport("exports/e").ok());
   EXPECT_FALSE(engine_->Serves("exports/e"));
+}
+
+TEST_F(ExportManagerTest, TimeForClientsIsRefusedWhereItMeansNothing) {
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  for (const auto mode :
+       {v1::DeleteExportRequest::MODE_UNSPECIFIED, v1::DeleteExportRequest::MODE_SAFE,
+        v1::DeleteExportRequest::MODE_HIDE, v1::DeleteExportRequest::MODE_HARD}) {
+    v1::DeleteExportRequest request;
+    request.set_name("exports/e");
+    request.set_mode(mode);
+    request.mutable_drain_timeout()->set_seconds(1);
+    EXPECT_THAT(ViolationsOf(domain_->exports().Delete(request, Call()).status()),
+                ElementsAre("drain_timeout FIELD_INVALID"));
+  }
+  EXPECT_TRUE(engine_->Serves("exports/e"));
+}
+
+TEST_F(ExportManagerTest, DeletionUnderWayIsTightenedAndNeverLoosened) {
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  engine_->AddConnection("exports/e", {.id = 7});
+  const auto ask = [&](v1::DeleteExportRequest::Mode mode, int64_t seconds, bool validate_only) {
+    v1::DeleteExportRequest request;
+    request.set_name("exports/e");
+    request.set_mode(mode);
+    if (seconds > 0) request.mutable_drain_timeout()->set_seconds(seconds);
+    Call call;
+    call.validate_only = validate_only;
+    return domain_->exports().Delete(request, call);
+  };
+  const auto first = ask(v1::DeleteExportRequest::MODE_HIDE, 0, false);
+  ASSERT_TRUE(first.ok()) << first.status();
+  const auto work = [&] { return domain_->operations().Work(first->name())->drain(); };
+  EXPECT_EQ(ReasonIn(ask(v1::DeleteExportRequest::MODE_SAFE, 0, false).status()),
+            "OPERATION_IN_PROGRESS");
+  EXPECT_EQ(ask(v1::DeleteExportRequest::MODE_HIDE, 0, false)->name(), first->name());
+  EXPECT_EQ(ask(v1::DeleteExportRequest::MODE_SOFT, 3600, true)->name(), "");
+  EXPECT_EQ(work().mode(), v1::DeleteExportRequest::MODE_HIDE) << "a dry run changes nothing";
+
+  EXPECT_EQ(ask(v1::DeleteExportRequest::MODE_SOFT, 3600, false)->name(), first->name());
+  EXPECT_EQ(work().mode(), v1::DeleteExportRequest::MODE_SOFT);
+  const auto deadline = work().deadline();
+  EXPECT_TRUE(ask(v1::DeleteExportRequest::MODE_SOFT, 7200, false).ok());
+  EXPECT_EQ(work().deadline(), deadline) << "the earlier one counts";
+  EXPECT_EQ(ReasonIn(ask(v1::DeleteExportRequest::MODE_HIDE, 0, false).status()),
+            "OPERATION_IN_PROGRESS");
+  EXPECT_TRUE(engine_->Serves("exports/e"));
+
+  v1::DeleteExportRequest now;  // without a time left, clients are asked to leave
+  now.set_name("exports/e");
+  now.set_mode(v1::DeleteExportRequest::MODE_SOFT);
+  now.mutable_drain_timeout();
+  ASSERT_TRUE(domain_->exports().Delete(now, Call()).ok());
+  AwaitOperations();
+  EXPECT_FALSE(engine_->Serves("exports/e"));
+  EXPECT_EQ(ReasonIn(domain_->exports().Get("exports/e").status()), "RESOURCE_NOT_FOUND");
+}
+
+TEST_F(ExportManagerTest, ConditionsSayWhatIsSoAndSinceWhen) {
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  const auto ready = [&] {
+    const v1::Export exported = GetExport("exports/e");
+    EXPECT_EQ(exported.conditions(0).type(), "Ready");
+    return exported.conditions(0);
+  };
+  EXPECT_TRUE(ready().satisfied());
+  EXPECT_EQ(ready().last_transition_time(), GetExport("exports/e").create_time());
+  v1::Export change = GetExport("exports/e");
+  change.set_enabled(false);
+  ASSERT_TRUE(UpdateExport(change, {"enabled"}).ok());
+  Restart();  // the first who looks does so later
+  const v1::Condition hidden = ready();
+  EXPECT_FALSE(hidden.satisfied()) << "nobody can connect";
+  EXPECT_EQ(hidden.reason(), "STATE_HIDDEN");
+  EXPECT_FALSE(hidden.message().empty());
+  EXPECT_LE(GetExport("exports/e").update_time(), hidden.last_transition_time());
+  EXPECT_EQ(ready().last_transition_time(), hidden.last_transition_time());
+  change.set_description("hidden all the same");
+  ASSERT_TRUE(UpdateExport(change, {"description"}).ok());
+  EXPECT_EQ(ready().last_transition_time(), hidden.last_transition_time());
+  change.set_enabled(true);
+  ASSERT_TRUE(UpdateExport(change, {"enabled"}).ok());
+  const v1::Condition back = ready();
+  EXPECT_TRUE(back.satisfied());
+  EXPECT_LT(hidden.last_transition_time(), back.last_transition_time());
+  Restart();
+  EXPECT_EQ(ready().last_transition_time(), back.last_transition_time());
+}
+
+TEST_F(ExportManagerTest, UpdateWhoseEndCouldNotBeWrittenLeavesNothingBehind) {
+  for (const bool deleted : {false, true}) {
+    auto exported = CreateExport("e", "images/a");
+    ASSERT_TRUE(exported.ok()) << exported.status();
+    int commits = 0;
+    store_.SetGate([&commits] {
+      return ++commits > 1 ? absl::UnavailableError("The disk is full.") : absl::OkStatus();
+    });
+    exported->set_description("changed");
+    EXPECT_FALSE(UpdateExport(*exported, {"description"}).ok());
+    EXPECT_TRUE(domain_->exports().Get("exports/e").ok());
+    store_.SetGate({});
+    if (!deleted) {
+      exported->set_description("changed again");
+      EXPECT_TRUE(UpdateExport(*exported, {"description"}).ok());
+      EXPECT_EQ(GetExport("exports/e").description(), "changed again");
+    }
+    EXPECT_TRUE(DeleteExport("exports/e").ok());
+    const auto intents = store_.List("intents", "", 10, "");
+    ASSERT_TRUE(intents.ok());
+    EXPECT_TRUE(intents->rows.empty()) << deleted;
+  }
+}
+
+TEST_F(ExportManagerTest, IntentsOfExportsThatAreNoMoreAreCleared) {
+  ASSERT_TRUE(CreateExport("e", "images/a").ok());
+  ASSERT_TRUE(kept_->Commit({Put("intents", "exports/gone", "")}).ok());
+  Restart();
+  EXPECT_TRUE(store_.List("intents", "", 10, "")->rows.empty());
+  EXPECT_TRUE(engine_->Serves("exports/e"));
+}
+
+class FewExportsTest : public DomainFixture {
+ protected:
+  FewExportsTest()
+      : DomainFixture([](DomainOptions* options) { options->exports.max_exports = 2; }) {
+    EXPECT_TRUE(CreateImage("a").ok());
+  }
+};
+
+TEST_F(FewExportsTest, OneTooManyIsRefused) {
+  ASSERT_TRUE(CreateExport("e1", "images/a").ok());
+  ASSERT_TRUE(CreateExport("e2", "images/a").ok());
+  v1::CreateExportRequest third;
+  third.set_export_id("e3");
+  third.mutable_export_()->set_source("images/a");
+  for (const bool validate_only : {true, false}) {
+    Call call;
+    call.validate_only = validate_only;
+    const absl::Status refused = domain_->exports().Create(third, call).status();
+    EXPECT_EQ(ReasonIn(refused), "TOO_MANY_EXPORTS");
+    EXPECT_EQ(MetadataIn(refused, "limit"), "2");
+  }
+  Restart();
+  EXPECT_EQ(ReasonIn(CreateExport("e3", "images/a").status()), "TOO_MANY_EXPORTS");
+  ASSERT_TRUE(DeleteExport("exports/e1").ok());
+  EXPECT_TRUE(CreateExport("e3", "images/a").ok());
+}
+
+TEST_F(FewExportsTest, ManyAtOnceDoNotExceedTheLimit) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back(
+        [&, i] { CreateExport("e" + std::to_string(i), "images/a").status().IgnoreError(); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LE(engine_->served().size(), 2u);
 }
 
 TEST_F(ExportManagerTest, ConnectionsAreListedOldestFirstAndPageByPage) {

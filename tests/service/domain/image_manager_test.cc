@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "engine/base/reason.h"
+#include "google/protobuf/util/time_util.h"
 #include "tests/service/domain/fixture.h"
 #include "tests/service/violations_of.h"
 
 namespace gabion::service {
 namespace {
 
+using google::protobuf::util::TimeUtil;
 using testing::ElementsAre;
 
 using ImageManagerTest = DomainFixture;
@@ -86,7 +88,115 @@ TEST_F(ImageManagerTest, ImageWithoutFileIsUnavailableAndSaysWhy) {
   const auto image = domain_->images().Get("images/a");
   ASSERT_TRUE(image.ok());
   EXPECT_EQ(image->state(), v1::Image::STATE_UNAVAILABLE);
-  EXPECT_EQ(image->state_error().code(), static_cast<int>(absl::StatusCode::kNotFound));
+  EXPECT_EQ(image->state_error().code(), static_cast<int>(absl::StatusCode::kFailedPrecondition));
+  EXPECT_EQ(ReasonIn(FromRpcStatus(image->state_error())), "IMAGE_FILE_MISSING");
+  EXPECT_EQ(ReasonIn(CreateExport("e", "images/a").status()), "IMAGE_FILE_MISSING");
+  v1::Image larger = *image;
+  larger.set_virtual_size_bytes(8192);
+  EXPECT_EQ(ReasonIn(UpdateImage(larger, "virtual_size_bytes").status()), "IMAGE_FILE_MISSING");
+}
+
+TEST_F(ImageManagerTest, SizeThatNoFileCanHaveIsRefusedAlsoInADryRun) {
+  files_.SetMaxSize(10'000);
+  const absl::Status created = CreateImage("a", 10'001).status();
+  EXPECT_EQ(ReasonIn(created), "SIZE_OUT_OF_RANGE");
+  EXPECT_THAT(ViolationsOf(created), ElementsAre("image.virtual_size_bytes SIZE_OUT_OF_RANGE"));
+  EXPECT_EQ(files_.count(), 0u);
+  auto image = CreateImage("a", 10'000);
+  ASSERT_TRUE(image.ok()) << image.status();
+  v1::UpdateImageRequest growth;
+  growth.mutable_image()->set_name("images/a");
+  growth.mutable_image()->set_virtual_size_bytes(10'001);
+  for (const bool validate_only : {true, false}) {
+    Call call;
+    call.validate_only = validate_only;
+    const absl::Status grown = domain_->images().Update(growth, call).status();
+    EXPECT_EQ(ReasonIn(grown), "SIZE_OUT_OF_RANGE") << validate_only;
+    EXPECT_EQ(grown.code(), absl::StatusCode::kOutOfRange);
+  }
+  EXPECT_EQ(domain_->images().Get("images/a")->generation(), 1u);
+}
+
+TEST_F(ImageManagerTest, TombstoneSaysUntilWhenItCanComeBack) {
+  ASSERT_TRUE(CreateImage("a").ok());
+  v1::DeleteImageRequest bury;
+  bury.set_name("images/a");
+  bury.mutable_retention()->set_seconds(3600);
+  EXPECT_THAT(ViolationsOf(domain_->images().Delete(bury, Call()).status()),
+              ElementsAre("retention FIELD_INVALID"));
+  bury.set_mode(v1::DeleteImageRequest::MODE_TOMBSTONE);
+  ASSERT_TRUE(domain_->images().Delete(bury, Call()).ok());
+  const v1::Image buried = *domain_->images().Get("images/a");
+  const absl::Status used = CreateExport("e", "images/a").status();
+  EXPECT_EQ(ReasonIn(used), "IMAGE_DELETED");
+  EXPECT_EQ(MetadataIn(used, "image"), "images/a");
+  EXPECT_EQ(MetadataIn(used, "purge-time"), TimeUtil::ToString(buried.purge_time()));
+}
+
+TEST_F(ImageManagerTest, ConditionsSayWhenTheyBegan) {
+  const auto at = [&](const std::string& type) {
+    const v1::Image image = *domain_->images().Get("images/a");
+    for (const v1::Condition& one : image.conditions()) {
+      if (one.type() == type) return one;
+    }
+    ADD_FAILURE() << type;
+    return v1::Condition();
+  };
+  ASSERT_TRUE(CreateImage("a").ok());
+  const v1::Condition made = at("Ready");
+  EXPECT_TRUE(made.satisfied());
+  v1::DeleteImageRequest bury;
+  bury.set_name("images/a");
+  bury.set_mode(v1::DeleteImageRequest::MODE_TOMBSTONE);
+  bury.mutable_retention()->set_seconds(3600);
+  ASSERT_TRUE(domain_->images().Delete(bury, Call()).ok());
+  Restart();  // the first who looks does so later
+  const auto deleted = domain_->images().Get("images/a")->delete_time();
+  EXPECT_FALSE(at("Ready").satisfied());
+  EXPECT_EQ(at("Ready").reason(), "IMAGE_DELETED");
+  EXPECT_EQ(at("Ready").last_transition_time(), deleted);
+  EXPECT_TRUE(at("Deleted").satisfied());
+  EXPECT_EQ(at("Deleted").last_transition_time(), deleted);
+  v1::UndeleteImageRequest undelete;
+  undelete.set_name("images/a");
+  ASSERT_TRUE(domain_->images().Undelete(undelete, Call()).ok());
+  const v1::Condition back = at("Deleted");
+  EXPECT_FALSE(back.satisfied());
+  EXPECT_LT(deleted, back.last_transition_time());
+  EXPECT_EQ(at("Ready").last_transition_time(), back.last_transition_time());
+  Restart();
+  EXPECT_EQ(at("Deleted").last_transition_time(), back.last_transition_time());
+  EXPECT_EQ(at("Ready").last_transition_time(), back.last_transition_time());
+}
+
+TEST_F(ImageManagerTest, FilesThatGoAndComeAreNoticedWithoutACall) {
+  for (const char* id : {"a", "b", "c"}) ASSERT_TRUE(CreateImage(id).ok());
+  uint64_t seen = *store_.Revision();
+  const auto changes = [&] {
+    EXPECT_TRUE(domain_->image_watch().Run().ok());
+    const uint64_t from = seen;
+    seen = *store_.Revision();
+    std::vector<std::string> names;
+    const auto logged = store_.Changes(from, 100);
+    EXPECT_TRUE(logged.ok());
+    for (const Change& change : *logged) names.push_back(change.name);
+    return names;
+  };
+  EXPECT_THAT(changes(), ElementsAre());
+  const FakeFiles::File file = files_.Get("b.raw");
+  files_.Remove("b.raw");
+  EXPECT_THAT(changes(), ElementsAre("images/b"));
+  const auto since = domain_->images().Get("images/b")->conditions(0).last_transition_time();
+  EXPECT_THAT(changes(), ElementsAre()) << "it is told once";
+  EXPECT_EQ(domain_->images().Get("images/b")->conditions(0).last_transition_time(), since);
+  files_.Put("b.raw", {"another", file.bytes, false});
+  EXPECT_THAT(changes(), ElementsAre("images/b")) << "another reason";
+  files_.Put("b.raw", file);
+  EXPECT_THAT(changes(), ElementsAre("images/b"));
+  EXPECT_EQ(domain_->images().Get("images/b")->state(), v1::Image::STATE_ACTIVE);
+  ASSERT_TRUE(DeleteImage("images/b").ok());
+  seen = *store_.Revision();
+  EXPECT_THAT(changes(), ElementsAre());
 }
 
 TEST_F(ImageManagerTest, UpdateGrowsAndCountsGenerations) {
@@ -189,6 +299,40 @@ TEST_F(ImageManagerTest, ImportOfAMissingFileNamesTheField) {
   const absl::Status status = Import("a", "disk.img", false).status();
   EXPECT_EQ(ReasonIn(status), "RESOURCE_NOT_FOUND");
   EXPECT_EQ(MetadataIn(status, "field"), "source_file");
+}
+
+TEST_F(ImageManagerTest, WhatIsWrongWithAnImportsFileNamesTheField) {
+  files_.Put("empty.img", {"", "", false});
+  files_.Put("locked.img", {"", "content", true});
+  const absl::Status empty = Import("a", "empty.img", false).status();
+  EXPECT_EQ(ReasonIn(empty), "SIZE_OUT_OF_RANGE");
+  EXPECT_THAT(ViolationsOf(empty), ElementsAre("source_file SIZE_OUT_OF_RANGE"));
+  const absl::Status locked = Import("a", "locked.img", false).status();
+  EXPECT_EQ(ReasonIn(locked), "IMAGE_LOCKED");
+  EXPECT_THAT(ViolationsOf(locked), ElementsAre("source_file IMAGE_LOCKED"));
+  EXPECT_EQ(MetadataIn(locked, "image"), "(none)") << "the image does not exist";
+  EXPECT_EQ(ReasonIn(domain_->images().Get("images/a").status()), "RESOURCE_NOT_FOUND");
+}
+
+TEST_F(ImageManagerTest, RepeatedImportIsToldAsARepeatedCreation) {
+  files_.Put("disk.img", {"", "content", false});
+  ASSERT_TRUE(Import("a", "disk.img", false).ok());
+  EXPECT_EQ(ReasonIn(Import("a", "disk.img", false).status()), "RESOURCE_EXISTS");
+  EXPECT_EQ(ReasonIn(Import("a", "disk.img", false, 7).status()), "RESOURCE_EXISTS");
+  EXPECT_EQ(ReasonIn(Import("a", "disk.img", false, 8).status()), "RESOURCE_EXISTS_DIFFERENT");
+}
+
+TEST_F(ImageManagerTest, SizeIsToldWhileAnImportGoesOn) {
+  files_.Put("disk.img", {"", "content", false});
+  engine_->Hold("BuildImage");
+  std::thread importer([&] { EXPECT_TRUE(Import("a", "disk.img", false).ok()); });
+  engine_->AwaitCalls("BuildImage", 1);
+  const auto image = domain_->images().Get("images/a");
+  engine_->Release("BuildImage");
+  importer.join();
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_EQ(image->state(), v1::Image::STATE_CREATING);
+  EXPECT_EQ(image->virtual_size_bytes(), 7u);
 }
 
 TEST_F(ImageManagerTest, ImportFromOutsideOfThePoolIsRefused) {

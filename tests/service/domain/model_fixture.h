@@ -218,7 +218,9 @@ class ModelFixture : public CrashFixture {
     const Mode modes[] = {v1::DeleteExportRequest::MODE_SAFE, v1::DeleteExportRequest::MODE_HIDE,
                           v1::DeleteExportRequest::MODE_SOFT, v1::DeleteExportRequest::MODE_HARD};
     request.set_mode(random_.Pick(modes));
-    request.mutable_drain_timeout()->set_seconds(3600);
+    if (request.mode() == v1::DeleteExportRequest::MODE_SOFT) {
+      request.mutable_drain_timeout()->set_seconds(3600);
+    }
     request.set_allow_missing(random_.OneIn(2));
     const bool etag = ChooseExportEtag(request.name(), request.mutable_etag());
     PlannedCall call = Plan(request, request.name());
