@@ -263,8 +263,11 @@ Task<absl::Status> AlignedNode::DoDiscard(ByteRange range) {
   const uint64_t end = range.end().value == limits.size.value
                            ? range.end().value
                            : RoundDown(range.end().value, limits.alignment.value);
-  if (first >= end) return absl::OkStatus();
-  return child().Discard(Range(first, end - first));
+  if (first >= end) co_return absl::OkStatus();
+  const ByteRange whole = Range(first, end - first);
+  const RangeLock::Guard guard = co_await lock_.Acquire(whole, RangeLockMode::kShared);
+  const absl::Status status = co_await child().Discard(whole);
+  co_return status;
 }
 
 Task<absl::Status> AlignedNode::DoCache(ByteRange range) {

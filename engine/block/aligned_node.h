@@ -18,8 +18,8 @@ namespace gabion::block {
 // prefers the child's alignment.
 //
 // (1) Units that a write covers in part are read, changed and written back under an exclusive lock;
-//     writes and zeros of whole units hold a shared lock, so that no read-modify-write brings back
-//     what they replaced. Reads and discards need no lock: a write-back never changes a byte that
+//     writes, zeros and discards of whole units hold a shared lock, so that no read-modify-write
+//     brings back what they replaced. Reads need no lock: a write-back never changes a byte that
 //     its request does not cover.
 // (2) Whole units in a suitable buffer go to the child in one piece, without a copy. Everything
 //     else is copied through staging memory, of which a node never holds more than a fixed budget.

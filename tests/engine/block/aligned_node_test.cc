@@ -89,6 +89,28 @@ TEST(AlignedNodeTest, ReachesTheLastBytesOfADiskOfOddSize) {
   EXPECT_EQ(child.CountCalls(NodeCall::kWrite), 1u);
 }
 
+TEST(AlignedNodeTest, AWriteToPartOfAUnitDoesNotBringBackWhatADiscardHasTaken) {
+  RandomSource random;
+  int overlapped = 0;
+  for (int round = 0; round < 500; ++round) {
+    ReadyQueue ready;
+    MemoryNode child({.size = 4096, .alignment = 4096});
+    child.Fill(Range(0, 4096), std::byte{1});
+    AlignedNode node(child, ready);
+    child.SetDeferred(ready, random);
+    const std::vector<std::byte> bytes = Pattern(100, 2);
+    Task<absl::Status> write = node.Write(Range(200, 100), bytes, {});
+    Task<absl::Status> discard = node.Discard(Range(0, 4096));
+    while (!discard.done()) ready.RunOnce();
+    const std::byte before = child.content()[0];
+    overlapped += write.done() ? 0 : 1;
+    ready.RunUntilIdle();
+    ASSERT_TRUE(write.done());
+    EXPECT_EQ(child.content()[0], before);
+  }
+  EXPECT_EQ(overlapped, 0);  // who came later waited
+}
+
 TEST(AlignedNodeTest, DiscardsOnlyWholeUnits) {
   ReadyQueue ready;
   MemoryNode child({.size = 20000, .alignment = 4096});
