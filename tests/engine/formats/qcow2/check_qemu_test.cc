@@ -19,7 +19,7 @@ class CheckQemuTest : public ::testing::TestWithParam<Recipe> {
 TEST_P(CheckQemuTest, BothFindTheSame) {
   const ImageFile image = qemu_.Make(GetParam());
   const QemuVerdict theirs = qemu_.Check(image);
-  ASSERT_EQ(theirs.exit_status, 0) << theirs.output;
+  ASSERT_EQ(theirs.exit_status, 0) << theirs.Tail();
   // With several windows and batches, too: each bounded part sees a part of the image only.
   for (const uint64_t window : {RefcountMap::kDefaultWindow, uint64_t{256}}) {
     for (const std::size_t batch : {std::size_t{1000}, std::size_t{1}}) {
@@ -62,7 +62,7 @@ TEST_P(CheckQemuTest, RefcountsThatAreLostAreMadeAnew) {
     EXPECT_EQ(result->corruptions + result->leaks, 0u) << Text(*result);
     EXPECT_EQ(result->corruptions_fixed, found.corruptions);
     const QemuVerdict after = qemu_.Check(repaired);
-    EXPECT_EQ(after.exit_status, 0) << after.output;
+    EXPECT_EQ(after.exit_status, 0) << after.Tail();
     EXPECT_TRUE(qemu_.Contents(repaired, snapshots) == qemu_.Contents(image, snapshots));
   }
 }

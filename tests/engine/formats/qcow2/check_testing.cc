@@ -1,6 +1,8 @@
 #include "tests/engine/formats/qcow2/check_testing.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -83,7 +85,15 @@ uint64_t QemuVerdict::Field(const std::string& name) const {
   return value == ~uint64_t{0} ? 0 : value;
 }
 
+std::string QemuVerdict::Tail() const {
+  const std::size_t kept = 1000;
+  return absl::StrCat("\nQEMU: ", output.substr(output.size() - std::min(kept, output.size())));
+}
+
 ImageFile QemuFolder::Make(const Recipe& recipe) {
+  static auto& made = *new std::map<std::string, ImageFile>();  // QEMU syncs often
+  const auto [place, is_new] = made.try_emplace(recipe.name + recipe.options);
+  if (!is_new) return place->second;
   const std::string file = folder_.File("image.qcow2");
   const std::string options = recipe.options.empty() ? "" : absl::StrCat(" -o ", recipe.options);
   MustRun(absl::StrCat("qemu-img create -f qcow2", options, " ", file, " ", recipe.size));
@@ -95,7 +105,8 @@ ImageFile QemuFolder::Make(const Recipe& recipe) {
       MustRun(absl::StrCat("qemu-", filled));
     }
   }
-  return ReadWhole(file);
+  place->second = ReadWhole(file);
+  return place->second;
 }
 
 QemuVerdict QemuFolder::Check(const ImageFile& image, const std::string& arguments) {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -20,6 +20,7 @@ struct Recipe {
   std::string options;
   std::string size;
   std::vector<std::string> steps;
+  friend void PrintTo(const Recipe& recipe, std::ostream* out) { *out << recipe.name; }
 };
 
 // Over cluster sizes, refcount widths, versions, snapshots, bitmaps, compressed and extended
@@ -34,11 +35,13 @@ struct QemuVerdict {
   int exit_status = -1;
   std::string output;
   uint64_t Field(const std::string& name) const;  // 0 if it is not there
+  std::string Tail() const;                       // the last lines, for messages
 };
 
 // A folder for files that QEMU works on. Owned by a test.
 class QemuFolder {
  public:
+  // The same recipe is followed once per process.
   ImageFile Make(const Recipe& recipe);
   QemuVerdict Check(const ImageFile& image, const std::string& arguments = "");
   // The bytes of the disk and of its snapshots, as QEMU reads them; ends the process if it cannot.
