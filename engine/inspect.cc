@@ -18,7 +18,8 @@ bool HostContinues(const MapExtent& a, const MapExtent& b) {
 
 bool Alike(const MapExtent& a, const MapExtent& b) {
   return a.zero == b.zero && a.allocated == b.allocated && a.min_depth == b.min_depth &&
-         a.max_depth == b.max_depth && a.layer == b.layer && HostContinues(a, b);
+         a.max_depth == b.max_depth && a.layer == b.layer && a.compressed == b.compressed &&
+         HostContinues(a, b);
 }
 
 // Depths as the operators of a mixed unit count them: what is in no layer is below all layers.
@@ -46,6 +47,7 @@ MapExtent MapMerger::FromAtom(const block::Extent& atom) const {
   // A hole has a place in the file, but no bytes there.
   const bool has_bytes = piece.allocated && !atom.compressed;
   piece.host_offset = has_bytes ? atom.host_offset : kNoHostOffset;
+  piece.compressed = atom.compressed;
   return piece;
 }
 
@@ -102,6 +104,7 @@ void MapMerger::MergeIntoUnit(const MapExtent& piece, bool is_padding) {
   } else {
     if (unit.layer != piece.layer) unit.layer = 0;
     if (unit.layer == 0 || !HostContinues(unit, piece)) unit.host_offset = kNoHostOffset;
+    unit.compressed = unit.compressed && piece.compressed;
     unit.zero = unit.zero && piece.zero;
     unit.allocated = unit.allocated || piece.allocated;
     const uint32_t low =

@@ -23,6 +23,7 @@ struct MapExtent {
   uint32_t max_depth = 1;
   uint32_t layer = 1;  // the one layer that supplies all of it; 0: several, or none
   uint64_t host_offset = block::kNoHostOffset;  // of its first byte, if it is one piece there
+  bool compressed = false;                      // all of it
 
   friend bool operator==(const MapExtent&, const MapExtent&) = default;
 };

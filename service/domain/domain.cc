@@ -28,7 +28,7 @@ Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std
       requests_(store, locks_),
       operations_(store, locks_, tokens_, logger, options.operations),
       intents_(store),
-      context_{engine,    store,       locks_,   index_,   chains_,   tokens_,
+      context_{engine,    store,       locks_,   index_,      chains_, tokens_,
                requests_, operations_, intents_, conditions_, logger},
       pools_(engine, store, tokens_),
       images_(context_, pools_, options.exports.reconciler),

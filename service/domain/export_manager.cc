@@ -49,13 +49,13 @@ void ExportManager::LogError(const std::string& what, const absl::Status& status
 }
 
 v1::Export ExportManager::Tell(const v1::Export& row, const ExportServing::State& state) const {
-  return TellExport(row, state, serving_.info(), context_.conditions);
+  return TellExport(row, state, serving_.info(), context_.chains, context_.conditions);
 }
 
 v1::Export ExportManager::TellTrial(const v1::Export& row,
                                     const ExportServing::State& state) const {
   ConditionLog trial(context_.conditions, row.uid());
-  return TellExport(row, state, serving_.info(), trial);
+  return TellExport(row, state, serving_.info(), context_.chains, trial);
 }
 
 std::vector<v1::Export> ExportManager::Show(std::vector<v1::Export> rows) const {
@@ -126,6 +126,7 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   }
   RETURN_IF_ERROR(CheckIsBuilt(exported));
   RETURN_IF_ERROR(images_.ActiveSpec(exported.source(), "export.source").status());
+  if (!exported.read_only()) RETURN_IF_ERROR(images_.CheckNothingStandsOn(exported.source()));
   RETURN_IF_ERROR(CheckNames(exported));
   RETURN_IF_ERROR(CheckCount(max_exports_ - 1));
   exported.set_uid(NewUid());

@@ -6,6 +6,7 @@
 #include "gabion/v1/export.pb.h"
 #include "service/domain/condition_log.h"
 #include "service/domain/engine_errors.h"
+#include "service/domain/image_chains.h"
 
 namespace gabion::service {
 
@@ -17,6 +18,7 @@ void NoteServed(v1::Export* row);
 
 // `row` with what is observed: `state` is what the engine says of it, or that it does not serve it.
 v1::Export TellExport(v1::Export row, const absl::StatusOr<engine::ExportState>& state,
-                      const engine::EngineInfo& engine, ConditionLog& conditions);
+                      const engine::EngineInfo& engine, const ImageChains& chains,
+                      ConditionLog& conditions);
 
 }  // namespace gabion::service

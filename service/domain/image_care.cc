@@ -21,6 +21,7 @@
 namespace gabion::service {
 namespace {
 
+constexpr std::size_t kLongestFinding = 512;     // bytes of text
 constexpr std::chrono::milliseconds kLook{250};  // how long a piece of a check is
 
 engine::ImageRepair RepairOf(v1::CheckImageRequest::Repair repair) {
@@ -51,7 +52,7 @@ v1::CheckImageResponse Tell(const engine::CheckReport& report) {
     one->set_kind(finding.kind);
     if (finding.host_offset.has_value()) one->set_host_offset(*finding.host_offset);
     if (finding.guest_offset.has_value()) one->set_guest_offset(*finding.guest_offset);
-    one->set_text(Printable(finding.text));
+    one->set_text(Printable(finding.text, kLongestFinding));
   }
   told.set_findings_left_out(report.findings_left_out);
   return told;

@@ -43,8 +43,7 @@ absl::Status ImageManager::CheckBacking(v1::Image* image, v1::JobMetadata::Kind 
                                       "; a backing image is in the same pool."));
   }
   if (spec.backing.size() + 2 > kDeepestChain) {
-    const std::string message =
-        absl::StrCat("A chain has at most ", kDeepestChain, " images.");
+    const std::string message = absl::StrCat("A chain has at most ", kDeepestChain, " images.");
     return Error(reason::kChainTooDeep, message)
         .Metadata("image", name)
         .Field(kBackingField, message)
@@ -90,9 +89,8 @@ absl::StatusOr<Operation> ImageManager::Clone(const v1::CloneImageRequest& reque
 absl::StatusOr<std::string> ImageManager::BeginCare(StoredImage stored, v1::JobMetadata::Kind kind,
                                                     const store::v1::Job& job, const Call& call) {
   std::vector<Mutation> steps;
-  ASSIGN_OR_RETURN(
-      const std::string operation,
-      context_.operations.Begin(call, kind, stored.resource.name(), job, &steps));
+  ASSIGN_OR_RETURN(const std::string operation,
+                   context_.operations.Begin(call, kind, stored.resource.name(), job, &steps));
   stored.resource.set_operation(operation);
   steps.push_back(records_.Saving(stored.resource, stored.revision));
   const absl::Status begun = context_.store.Commit(steps).status();
@@ -107,7 +105,8 @@ absl::StatusOr<Operation> ImageManager::Resize(const v1::ResizeImageRequest& req
   const uint64_t size = request.virtual_size_bytes();
   std::string operation;
   {
-    ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, context_.locks.LockFor(call.patience, {name}));
+    ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
+                     context_.locks.LockFor(call.patience, {name}));
     RETURN_IF_ERROR(SettleGrowth(name));
     ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(name));
     const v1::Image shown = ShowOne(stored.resource);
@@ -120,9 +119,8 @@ absl::StatusOr<Operation> ImageManager::Resize(const v1::ResizeImageRequest& req
     RETURN_IF_ERROR(CheckNothingStandsOn(name));
     if (size < shown.virtual_size_bytes()) {
       if (!request.allow_shrink()) {
-        const std::string message =
-            absl::StrCat("The image has ", shown.virtual_size_bytes(),
-                         " bytes; to make it smaller, set allow_shrink.");
+        const std::string message = absl::StrCat("The image has ", shown.virtual_size_bytes(),
+                                                 " bytes; to make it smaller, set allow_shrink.");
         return Error(reason::kShrinkNotAllowed, message).Field("virtual_size_bytes", message);
       }
       RETURN_IF_ERROR(CheckUnused(stored.resource));
@@ -145,7 +143,8 @@ absl::StatusOr<Operation> ImageManager::Check(const v1::CheckImageRequest& reque
   const std::string& name = request.name();
   std::string operation;
   {
-    ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, context_.locks.LockFor(call.patience, {name}));
+    ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
+                     context_.locks.LockFor(call.patience, {name}));
     ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(name));
     RETURN_IF_ERROR(CheckDeletable(stored.resource));
     RETURN_IF_ERROR(ActiveSpec(name).status());
@@ -182,15 +181,13 @@ absl::StatusOr<ByteCount> ImageManager::DataIn(const std::string& source,
   uint64_t clusters = 0;
   uint64_t counted_to = 0;  // clusters before this are counted
   for (uint64_t at = 0; at < size;) {
-    const auto extents = Await<absl::StatusOr<block::ExtentList>>([&](auto done) {
-      (*target)->Map(Range(at, size - at), kExtentsAtOnce, std::move(done));
-    });
+    const auto extents = Await<absl::StatusOr<block::ExtentList>>(
+        [&](auto done) { (*target)->Map(Range(at, size - at), kExtentsAtOnce, std::move(done)); });
     if (!extents.ok()) return FromEngine(extents.status(), about);
     if (extents->empty()) return absl::InternalError("The map of a disk ended before its end.");
     for (const block::Extent& extent : *extents) {
       if (block::ReadsZero(extent.kind)) continue;
-      const uint64_t first =
-          std::max(extent.range.offset.value / cluster_size, counted_to);
+      const uint64_t first = std::max(extent.range.offset.value / cluster_size, counted_to);
       const uint64_t end = (extent.range.end().value - 1) / cluster_size + 1;
       clusters += end - std::min(end, first);
       counted_to = std::max(counted_to, end);

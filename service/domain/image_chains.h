@@ -30,8 +30,8 @@ class ImageChains {
 
  private:
   mutable std::mutex mutex_;
-  std::map<std::string, std::string> backing_;         // by image
-  std::map<std::string, std::set<std::string>> on_;    // by backing image
+  std::map<std::string, std::string> backing_;       // by image
+  std::map<std::string, std::set<std::string>> on_;  // by backing image
 };
 
 }  // namespace gabion::service

@@ -119,7 +119,8 @@ absl::StatusOr<v1::Image> ImageManager::Grow(const StoredImage& before, v1::Imag
   for (const std::string& exported : context_.index.ExportsOf(name)) {
     steps.push_back(Touch(kExports, exported));  // it has another size for new clients
   }
-  const v1::Image told = TellImage(row, grown, {context_.index, context_.chains}, context_.conditions);
+  const v1::Image told =
+      TellImage(row, grown, {context_.index, context_.chains}, context_.conditions);
   RETURN_IF_ERROR(context_.requests.Answer(call.request, told, &steps));
   steps.push_back(records_.Saving(row, written.revision));
   RETURN_IF_ERROR(CommitOrAgain(name, steps));

@@ -27,8 +27,8 @@ absl::StatusOr<std::vector<engine::ImageSpec>> BackingSpecs(const Records<v1::Im
 // PATH_OUTSIDE_POOL (at the field `source_file`) for an absolute one, one with `..`, or none.
 absl::StatusOr<std::string> NormalizeFileName(std::string_view file_name);
 
-// The image whose file `file_name` (normalized) would be: "images/a" for "a.raw" or "a.qcow2". Nothing if no
-// image's file is called so.
+// The image whose file `file_name` (normalized) would be: "images/a" for "a.raw" or "a.qcow2".
+// Nothing if no image's file is called so.
 std::optional<std::string> ImageOfFileName(std::string_view file_name);
 
 }  // namespace gabion::service

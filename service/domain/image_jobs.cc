@@ -110,7 +110,8 @@ class BuildJob final : public ImageJob {
     NoteTransition(kReady, true, Now(), image.mutable_conditions());
     JobOutcome outcome;
     outcome.steps.push_back(records_.Saving(image, row.revision));
-    outcome.response.PackFrom(TellImage(image, info, {context_.index, context_.chains}, context_.conditions));
+    outcome.response.PackFrom(
+        TellImage(image, info, {context_.index, context_.chains}, context_.conditions));
     return outcome;
   }
 
@@ -233,8 +234,7 @@ absl::StatusOr<std::unique_ptr<Job>> NewBuildJob(const ManagerContext& context,
                                                  ImageReleased released) {
   const Records<v1::Image> records(context.store, kImages, kImageType);
   ASSIGN_OR_RETURN(Stored<v1::Image> image, records.Get(metadata.target()));
-  return std::make_unique<BuildJob>(context, std::move(image), stored.build(),
-                                    std::move(released));
+  return std::make_unique<BuildJob>(context, std::move(image), stored.build(), std::move(released));
 }
 
 absl::StatusOr<std::unique_ptr<Job>> NewRemovalJob(const ManagerContext& context,

@@ -41,6 +41,6 @@ absl::StatusOr<std::unique_ptr<Job>> NewBuildJob(const ManagerContext& context,
 absl::StatusOr<std::unique_ptr<Job>> NewRemovalJob(const ManagerContext& context,
                                                    const v1::JobMetadata& metadata,
                                                    const store::v1::Job& stored,
-                                                 ImageReleased released);
+                                                   ImageReleased released);
 
 }  // namespace gabion::service

@@ -98,8 +98,8 @@ std::vector<v1::Image> ImageManager::Show(std::vector<v1::Image> rows) const {
   std::size_t next = 0;
   for (v1::Image& row : rows) {
     const auto& info = HasFile(row) ? infos.at(next++) : none;
-    images.push_back(TellImage(std::move(row), info, {context_.index, context_.chains},
-                               context_.conditions));
+    images.push_back(
+        TellImage(std::move(row), info, {context_.index, context_.chains}, context_.conditions));
   }
   return images;
 }

@@ -66,6 +66,10 @@ class ImageManager {
   absl::StatusOr<engine::ImageSpec> ServedSpec(const std::string& name,
                                                std::string_view field = {}) const;
 
+  // The image, its backing image, and so on.
+  std::vector<std::string> ChainOf(const std::string& name) const {
+    return context_.chains.ChainOf(name);
+  }
   // IMAGE_HAS_DEPENDENTS if other images stand on it, so that it must not change.
   absl::Status CheckNothingStandsOn(const std::string& name) const;
 

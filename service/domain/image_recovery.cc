@@ -62,7 +62,8 @@ absl::Status ImageManager::RecoverGrowth(const StoredImage& stored,
     for (const std::string& exported : context_.index.ExportsOf(image.name())) {
       steps.push_back(Touch(kExports, exported));  // it has another size for new clients
     }
-    const v1::Image told = TellImage(image, grown, {context_.index, context_.chains}, context_.conditions);
+    const v1::Image told =
+        TellImage(image, grown, {context_.index, context_.chains}, context_.conditions);
     RETURN_IF_ERROR(context_.requests.Answer(intent.request(), told, &steps));
   } else {
     // Only what the growth has changed: the rest may have changed since.

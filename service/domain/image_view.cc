@@ -57,9 +57,10 @@ void TellFile(const engine::ImageInfo& info, v1::Image* image) {
   *image->mutable_qcow2() = TellLayout(info.qcow2->layout);
   if (!info.qcow2->corrupt) return;
   image->set_state(v1::Image::STATE_CORRUPT);
-  *image->mutable_state_error() = ToRpcStatus(
-      Error(reason::kImageCorrupt, "The file says that it contradicts itself; CheckImage tells how.")
-          .Metadata("image", image->name()));
+  *image->mutable_state_error() =
+      ToRpcStatus(Error(reason::kImageCorrupt,
+                        "The file says that it contradicts itself; CheckImage tells how.")
+                      .Metadata("image", image->name()));
 }
 
 }  // namespace

@@ -17,7 +17,6 @@ namespace {
 
 constexpr std::size_t kExtentsPerPage = 1024;  // of the engine, and of an answer
 constexpr int kPagesPerStep = 16;
-constexpr uint32_t kRawLayers = 1;  // nodes of a raw image that can hold allocation
 constexpr std::string_view kStartField = "starting_offset";
 
 bool IsExport(const std::string& name) { return IsNameOf("gabion/Export", name); }
@@ -72,11 +71,11 @@ MapCursor::MapCursor(MapPlan plan, Inspected opened)
     : plan_(std::move(plan)),
       target_(std::move(opened.target)),
       uid_(std::move(opened.uid)),
-      image_(std::move(opened.image)),
+      images_(std::move(opened.images)),
       size_(target_->size()),
       results_left_(plan_.max_results == 0 ? ~uint64_t{0} : plan_.max_results),
       at_(plan_.range.offset),
-      merger_(plan_.range.offset, plan_.granularity, kRawLayers) {}
+      merger_(plan_.range.offset, plan_.granularity, static_cast<uint32_t>(images_.size())) {}
 
 MapCursor::~MapCursor() = default;
 
@@ -117,7 +116,8 @@ void MapCursor::Tell(const engine::MapExtent& run, v1::MapResponse::Extent* exte
   extent->set_allocated(run.allocated);
   extent->set_depth(run.min_depth);
   extent->set_maximum_depth(run.max_depth);
-  if (run.layer == 1) extent->set_image(image_);
+  if (run.layer >= 1 && run.layer <= images_.size()) extent->set_image(images_[run.layer - 1]);
+  extent->set_compressed(run.compressed);
   if (run.host_offset != block::kNoHostOffset) extent->set_host_offset(run.host_offset);
 }
 
@@ -142,7 +142,7 @@ absl::StatusOr<std::optional<v1::MapResponse>> MapCursor::NextOpened() {
       ended_ = true;
     } else {
       EngineCall call;
-      call.image = image_;
+      call.image = images_.front();
       call.offset_field = kStartField;
       RETURN_IF_ERROR(FromEngine(Fetch(), call));
     }
@@ -159,13 +159,14 @@ absl::StatusOr<Inspected> Inspector::Open(const std::string& name, bool writable
   if (IsExport(name)) {
     ASSIGN_OR_RETURN(const v1::Export row, exports_.ServedRow(name));
     opened.uid = row.uid();
-    opened.image = row.source();
+    opened.images = images_.ChainOf(row.source());
     target = Await<absl::StatusOr<std::unique_ptr<engine::Target>>>(
         [&](auto done) { engine_.OpenExportTarget(name, std::move(done)); });
   } else {
     ASSIGN_OR_RETURN(const engine::ImageSpec spec, images_.ActiveSpec(name));
     opened.uid = spec.uid;
-    opened.image = name;
+    opened.images = images_.ChainOf(name);
+    if (writable) RETURN_IF_ERROR(images_.CheckNothingStandsOn(name));
     target = Await<absl::StatusOr<std::unique_ptr<engine::Target>>>(
         [&](auto done) { engine_.OpenImageTarget(spec, writable, std::move(done)); });
   }

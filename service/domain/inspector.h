@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
@@ -20,8 +21,8 @@ namespace gabion::service {
 // An image or export that is looked into: while `target` is there, it is in use.
 struct Inspected {
   std::unique_ptr<engine::Target> target;
-  std::string uid;    // of the resource
-  std::string image;  // of layer 1
+  std::string uid;                  // of the resource
+  std::vector<std::string> images;  // of the layers, from the top
 };
 
 // What a map is of.
@@ -58,7 +59,7 @@ class MapCursor {
   const MapPlan plan_;
   std::unique_ptr<engine::Target> target_;  // null between pieces
   const std::string uid_;
-  const std::string image_;
+  const std::vector<std::string> images_;
   const ByteCount size_;
   uint64_t results_left_;
   ByteOffset at_;
