@@ -84,7 +84,7 @@ absl::Status FormatError(const absl::Status& status, const ImageSpec& spec) {
     return WithReason(absl::FailedPreconditionError(absl::StrCat(spec.name, ": ", message)),
                       {"FEATURE_UNSUPPORTED", {{"image", spec.name}, {"feature", message}}});
   }
-  if (absl::IsFailedPrecondition(status) || absl::IsDataLoss(status)) {
+  if (absl::IsFailedPrecondition(status)) {
     return WithReason(absl::DataLossError(absl::StrCat(spec.name, ": ", message)),
                       {"IMAGE_CORRUPT", {{"image", spec.name}}});
   }

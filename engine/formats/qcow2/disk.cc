@@ -102,10 +102,8 @@ Task<absl::Status> Disk::CheckRefcountsOfTables() {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Disk::Found(absl::Status status) {
-  if (status.code() != absl::StatusCode::kDataLoss || ReasonOf(status).has_value()) {
-    co_return status;
-  }
+Task<absl::Status> Disk::Found(const absl::Status& status) {
+  if (!IsDamage(status)) co_return status;
   const std::string what(status.message());
   co_return co_await tables_.MarkCorrupt(what);
 }

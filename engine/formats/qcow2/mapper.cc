@@ -40,7 +40,7 @@ absl::Status Mapper::CheckTable(uint64_t table) const {
   const auto found = tables_.metadata.find(tables_.geometry.ClusterOf(table));
   const bool is_table = found != tables_.metadata.end() && found->second == Metadata::kL2;
   if (is_table && table < tables_.end) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("the L1 table names an L2 table at offset ", table));
+  return Damage(absl::StrCat("the L1 table names an L2 table at offset ", table));
 }
 
 Task<absl::StatusOr<Segment>> Mapper::LoadAndFind(ByteRange range, uint64_t table) {
@@ -86,8 +86,8 @@ absl::Status Mapper::CheckEntry(uint64_t guest_offset, L2Entry entry) const {
   const Geometry& geometry = tables_.geometry;
   const uint64_t host = entry.word & kOffsetMask;
   const auto wrong = [&](std::string_view what) {
-    return absl::DataLossError(absl::StrCat(
-        "the L2 entry of the cluster at ", geometry.ClusterStart(guest_offset), " ", AsAbsl(what)));
+    return Damage(absl::StrCat("the L2 entry of the cluster at ",
+                               geometry.ClusterStart(guest_offset), " ", AsAbsl(what)));
   };
   const uint64_t allocated = entry.bitmap & 0xffffffff;
   const uint64_t zero = entry.bitmap >> 32;
@@ -172,7 +172,7 @@ Task<absl::StatusOr<uint64_t>> Mapper::TableForChange(uint64_t l1_index) {
   const uint64_t table = entry & kOffsetMask;
   absl::Status status = CheckTable(table);
   if (status.ok() && (entry & kL1Reserved) != 0) {
-    status = absl::DataLossError(absl::StrCat("L1 entry ", l1_index, " has reserved bits"));
+    status = Damage(absl::StrCat("L1 entry ", l1_index, " has reserved bits"));
   }
   if (!status.ok()) {
     const std::string what(status.message());
@@ -230,9 +230,8 @@ absl::Status Mapper::CheckReplace(const SliceCache::Slice& slice, uint64_t guest
                                   L2Entry now) const {
   const L2Entry old = EntryIn(slice, guest_offset);
   if ((old.word & kCompressed) == 0 && (old.word & kL2Reserved) != 0) {
-    return absl::DataLossError(absl::StrCat("the L2 entry of the cluster at ",
-                                            tables_.geometry.ClusterStart(guest_offset),
-                                            " has reserved bits"));
+    return Damage(absl::StrCat("the L2 entry of the cluster at ",
+                               tables_.geometry.ClusterStart(guest_offset), " has reserved bits"));
   }
   const Clusters lost = Lost(old, now);
   for (uint64_t i = 0; i < lost.count; ++i) RETURN_IF_ERROR(CheckIsData(lost.first + i));
@@ -248,9 +247,8 @@ void Mapper::Replace(SliceCache::Slice& slice, uint64_t guest_offset, L2Entry no
 absl::Status Mapper::CheckIsData(uint64_t host_cluster) const {
   const auto found = tables_.metadata.find(host_cluster);
   if (found == tables_.metadata.end()) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("an L2 entry refers to cluster ", host_cluster,
-                                          " of the file, which holds ",
-                                          AsAbsl(NameOf(found->second))));
+  return Damage(absl::StrCat("an L2 entry refers to cluster ", host_cluster,
+                             " of the file, which holds ", AsAbsl(NameOf(found->second))));
 }
 
 }  // namespace gabion::qcow2
