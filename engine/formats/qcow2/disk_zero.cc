@@ -205,9 +205,9 @@ Task<absl::Status> Disk::Reserve(ByteRange range) {
     CO_ASSIGN_OR_RETURN(const Place place, co_await FindPlace(found.guest, found));
     const uint64_t clusters = geometry.Clusters(geometry.InCluster(at) + place.guest.length.value);
     const ByteRange host = Range(geometry.ClusterStart(place.host), clusters * size);
-    absl::Status status = co_await file_->Zero(host, io::ZeroMode::kKeepAllocated);
+    absl::Status status = co_await CoverByFile(host);
+    if (status.ok()) status = co_await file_->Zero(host, io::ZeroMode::kKeepAllocated);
     if (absl::IsUnimplemented(status)) status = absl::OkStatus();
-    if (status.ok()) status = co_await CoverByFile(host);
     if (status.ok()) status = co_await LinkZero(place);
     if (!status.ok()) {
       const absl::Status abandoned = co_await Abandon(place);
@@ -219,7 +219,7 @@ Task<absl::Status> Disk::Reserve(ByteRange range) {
   co_return absl::OkStatus();
 }
 
-// Nothing refers to what lies past the end of the file.
+// Nothing refers to what lies past the end of the file, and nothing is reserved there.
 Task<absl::Status> Disk::CoverByFile(ByteRange host) {
   if (host.end().value <= file_->size().value) return absl::OkStatus();
   return file_->Write(ByteOffset{host.end().value - 1}, Zeros(1), false);

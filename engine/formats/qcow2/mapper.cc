@@ -66,56 +66,81 @@ void Mapper::SetEntry(SliceCache::Slice& slice, uint64_t guest_offset, L2Entry e
   tables_.l2.MarkDirty(slice);
 }
 
-absl::StatusOr<Segment> Mapper::InSlice(ByteRange range, const SliceCache::Slice& slice) const {
-  const uint64_t coverage = SliceCoverage();
-  const uint64_t begin = range.offset.value;
-  const uint64_t end = std::min(range.end().value, RoundDown(begin, coverage) + coverage);
-  ASSIGN_OR_RETURN(Segment segment, UnitAt(begin, EntryIn(slice, begin)));
-  uint64_t at = segment.guest.end().value;
-  while (at < end) {
-    const absl::StatusOr<Segment> next = UnitAt(at, EntryIn(slice, at));
-    if (!next.ok() || !FitsBehind(segment, *next)) break;  // an error is for who asks from there
-    segment.guest.length = segment.guest.length + next->guest.length;
-    at = segment.guest.end().value;
+bool Mapper::FindHere(ByteRange range, Segment& segment) {
+  const uint64_t table = TableAt(range.offset.value);
+  if (table == 0) {
+    segment = NoTable(range);
+    return true;
   }
-  segment.guest = Range(begin, std::min(at, end) - begin);
-  return segment;
+  const SliceCache::Slice* const slice = SliceIfHere(table, range.offset.value);
+  return slice != nullptr && InSlice(range, *slice, segment);
 }
 
-absl::Status Mapper::CheckEntry(uint64_t guest_offset, L2Entry entry) const {
+bool Mapper::InSlice(ByteRange range, const SliceCache::Slice& slice, Segment& segment) const {
+  const uint64_t coverage = SliceCoverage();
+  const uint64_t cluster = tables_.geometry.cluster_size();
+  const uint64_t begin = range.offset.value;
+  const uint64_t end = std::min(range.end().value, RoundDown(begin, coverage) + coverage);
+  L2Entry entry = EntryIn(slice, begin);
+  if (!UnitAt(begin, entry, segment)) return false;
+  uint64_t at = segment.guest.end().value;
+  while (at < end) {
+    const L2Entry next_entry = EntryIn(slice, at);
+    // Most runs are of clusters that follow one another.
+    const bool has_host = segment.host_offset != 0;
+    const bool goes_on = !tables_.geometry.extended && (next_entry.word & kCompressed) == 0 &&
+                         next_entry.word == entry.word + (has_host ? cluster : 0) &&
+                         (next_entry.word & kOffsetMask) < tables_.end;
+    entry = next_entry;
+    if (goes_on) {
+      at += cluster;
+      continue;
+    }
+    segment.guest = Range(begin, at - begin);
+    Segment next;
+    if (!UnitAt(at, entry, next) || !FitsBehind(segment, next)) break;  // for who asks from there
+    at = next.guest.end().value;
+  }
+  segment.guest = Range(begin, std::min(at, end) - begin);
+  return true;
+}
+
+absl::StatusOr<Segment> Mapper::InSlice(ByteRange range, const SliceCache::Slice& slice) const {
+  Segment segment;
+  if (InSlice(range, slice, segment)) return segment;
+  return Damage(absl::StrCat("the L2 entry of the cluster at ",
+                             tables_.geometry.ClusterStart(range.offset.value), " ",
+                             WrongWith(EntryIn(slice, range.offset.value))));
+}
+
+const char* Mapper::WrongWith(L2Entry entry) const {
   const Geometry& geometry = tables_.geometry;
   const uint64_t host = entry.word & kOffsetMask;
-  const auto wrong = [&](std::string_view what) {
-    return Damage(absl::StrCat("the L2 entry of the cluster at ",
-                               geometry.ClusterStart(guest_offset), " ", AsAbsl(what)));
-  };
   const uint64_t allocated = entry.bitmap & 0xffffffff;
   const uint64_t zero = entry.bitmap >> 32;
   if ((entry.word & kCompressed) != 0) {
-    if (entry.bitmap != 0) return wrong("is compressed and has subclusters");
-    return absl::OkStatus();
+    return entry.bitmap != 0 ? "is compressed and has subclusters" : nullptr;
   }
-  if (geometry.InCluster(host) != 0) return wrong("names an offset inside of a cluster");
-  if ((allocated & zero) != 0) return wrong("calls a subcluster both allocated and zero");
-  if (host == 0 && allocated != 0) return wrong("has subclusters and no cluster");
+  if (geometry.InCluster(host) != 0) return "names an offset inside of a cluster";
+  if ((allocated & zero) != 0) return "calls a subcluster both allocated and zero";
+  if (host == 0 && allocated != 0) return "has subclusters and no cluster";
   if ((entry.word & kZeroFlag) != 0) {
-    if (geometry.version < 3) return wrong("has the zero flag, which version 2 does not know");
-    if (geometry.extended) return wrong("has the zero flag besides subclusters");
-    return absl::OkStatus();
+    if (geometry.version < 3) return "has the zero flag, which version 2 does not know";
+    return geometry.extended ? "has the zero flag besides subclusters" : nullptr;
   }
   const bool has_data = geometry.extended ? allocated != 0 : host != 0;
-  if (has_data && host >= tables_.end) {
-    return wrong("names a cluster past the end of the file");
-  }
-  return absl::OkStatus();
+  if (has_data && host >= tables_.end) return "names a cluster past the end of the file";
+  return nullptr;
 }
 
-absl::StatusOr<Segment> Mapper::UnitAt(uint64_t guest_offset, L2Entry entry) const {
+// False: the entry makes no sense.
+bool Mapper::UnitAt(uint64_t guest_offset, L2Entry entry, Segment& segment) const {
   const Geometry& geometry = tables_.geometry;
-  RETURN_IF_ERROR(CheckEntry(guest_offset, entry));
+  if (WrongWith(entry) != nullptr) [[unlikely]]
+    return false;
   const uint64_t in_cluster = geometry.InCluster(guest_offset);
   uint64_t length = geometry.cluster_size() - in_cluster;
-  Segment segment;
+  segment = Segment{};
   // What has reserved bits is not written in place, so that they are noticed.
   segment.copied = (entry.word & kCopied) != 0 && (entry.word & kL2Reserved) == 0;
   if ((entry.word & kCompressed) != 0) {
@@ -123,7 +148,7 @@ absl::StatusOr<Segment> Mapper::UnitAt(uint64_t guest_offset, L2Entry entry) con
     segment.entry = entry.word;
     segment.copied = false;
     segment.guest = Range(guest_offset, length);
-    return segment;
+    return true;
   }
   const uint64_t host = entry.word & kOffsetMask;
   bool is_zero = (entry.word & kZeroFlag) != 0;
@@ -146,7 +171,7 @@ absl::StatusOr<Segment> Mapper::UnitAt(uint64_t guest_offset, L2Entry entry) con
   } else if (is_zero) {
     segment.kind = host == 0 ? SegmentKind::kZero : SegmentKind::kZeroAllocated;
   }
-  return segment;
+  return true;
 }
 
 Task<absl::StatusOr<SliceCache::Slice*>> Mapper::ForChange(uint64_t guest_offset) {

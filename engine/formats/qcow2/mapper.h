@@ -54,6 +54,9 @@ class Mapper {
     return LoadAndFind(range, table);
   }
 
+  // The same where nothing has to be loaded for it: false, and Find() has the answer, or the error.
+  bool FindHere(ByteRange range, Segment& segment);
+
   // Makes sure that there is an L2 table for `guest_offset` that may be changed, and that its slice
   // is here: valid until the caller suspends.
   Task<absl::StatusOr<SliceCache::Slice*>> ForChange(uint64_t guest_offset);
@@ -99,9 +102,11 @@ class Mapper {
   Task<absl::StatusOr<Segment>> LoadAndFind(ByteRange range, uint64_t table);
   absl::Status CheckTable(uint64_t table) const;
   void SetEntry(SliceCache::Slice& slice, uint64_t guest_offset, L2Entry entry);
+  bool InSlice(ByteRange range, const SliceCache::Slice& slice, Segment& segment) const;
   // The part of a cluster with one status that begins at `guest_offset`.
-  absl::StatusOr<Segment> UnitAt(uint64_t guest_offset, L2Entry entry) const;
-  absl::Status CheckEntry(uint64_t guest_offset, L2Entry entry) const;
+  bool UnitAt(uint64_t guest_offset, L2Entry entry, Segment& segment) const;
+  // Null: nothing.
+  const char* WrongWith(L2Entry entry) const;
 
   Task<absl::StatusOr<uint64_t>> TableForChange(uint64_t l1_index);
   Task<absl::Status> MakeTable(uint64_t l1_index);
