@@ -72,8 +72,11 @@ TEST(CheckHostileTest, ATableThatAllOfL1PointsToIsReadOnce) {
   HugeFile file(start, start.size());
   const auto result = CheckImage(file, header, {}, nullptr).Take();
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_GT(result->corruptions, 0u);
-  EXPECT_EQ(result->findings.size(), 100u);
+  const auto is_data = [&](const Finding& finding) {
+    return finding.host_offset == table + (1 << 21) &&
+           finding.text.ends_with("refcount 0, references 1099511627776");
+  };
+  EXPECT_TRUE(std::ranges::any_of(result->findings, is_data)) << Text(*result);
   EXPECT_LT(file.bytes_read, 3 * start.size());
 }
 
@@ -156,8 +159,11 @@ TEST(CheckHostileTest, RandomTablesEndInAVerdict) {
     test::MemoryFile file(start.size());
     file.bytes() = start;
     const auto result = CheckImage(file, header, options, nullptr).Take();
-    // Repairs may write over what the header says, which is only in memory here; not more.
-    if (!result.ok()) EXPECT_NE(result.status().code(), absl::StatusCode::kInternal);
+    if (result.ok()) {
+      EXPECT_LE(result->findings.size(), options.max_findings);
+    } else {
+      EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted) << result.status();
+    }
     EXPECT_LE(file.count("read"), 20 * (start.size() / 512 + 1000));
     EXPECT_LE(file.bytes().size(), start.size() + 64 * kMiB);
   }
