@@ -78,8 +78,14 @@ ImageSpec BackingOf(const ImageSpec& spec) {
 }
 
 absl::Status FormatError(const absl::Status& status, const ImageSpec& spec) {
-  if (ReasonOf(status).has_value()) return status;
+  if (status.ok()) return status;
   const std::string message(status.message());
+  const std::optional<Reason> reason = ReasonOf(status);
+  if (reason.has_value() && reason->reason == "IMAGE_CORRUPT" && reason->metadata.empty()) {
+    return WithReason(absl::DataLossError(absl::StrCat(spec.name, ": ", message)),
+                      {"IMAGE_CORRUPT", {{"image", spec.name}}});
+  }
+  if (reason.has_value()) return status;
   if (absl::IsUnimplemented(status)) {
     return WithReason(absl::FailedPreconditionError(absl::StrCat(spec.name, ": ", message)),
                       {"FEATURE_UNSUPPORTED", {{"image", spec.name}, {"feature", message}}});

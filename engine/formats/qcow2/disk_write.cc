@@ -77,7 +77,7 @@ Task<absl::Status> Disk::WriteSegments(ByteRange range, Bytes src) {
     const absl::Status done = co_await write;
     status.Update(done);
   }
-  co_return status;
+  co_return co_await Found(status);
 }
 
 ByteRange Disk::WholeClusters(ByteRange range) const {
