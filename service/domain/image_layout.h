@@ -2,7 +2,7 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "engine/image_spec.h"
+#include "engine/engine.h"
 #include "gabion/v1/image.pb.h"
 
 namespace gabion::service {
