@@ -67,6 +67,19 @@ void Mapper::SetEntry(SliceCache::Slice& slice, uint64_t guest_offset, L2Entry e
 }
 
 bool Mapper::FindHere(ByteRange range, Segment& segment) {
+  if (!FindOne(range, segment)) return false;
+  // A run does not end where a slice does.
+  while (segment.guest.end() < range.end() &&
+         IsMultiple(segment.guest.end().value, SliceCoverage())) {
+    Segment next;
+    const ByteRange rest = {segment.guest.end(), range.end() - segment.guest.end()};
+    if (!FindOne(rest, next) || !FitsBehind(segment, next)) break;
+    segment.guest.length = segment.guest.length + next.guest.length;
+  }
+  return true;
+}
+
+bool Mapper::FindOne(ByteRange range, Segment& segment) {
   const uint64_t table = TableAt(range.offset.value);
   if (table == 0) {
     segment = NoTable(range);
