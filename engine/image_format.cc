@@ -155,7 +155,7 @@ absl::StatusOr<MeasuredImage> MeasureImage(const ImageBuild& build, ByteCount al
 }
 
 absl::Status CheckImportable(const qcow2::Header& header, const ImageBuild& build) {
-  const auto refused = [](std::string message, std::string feature) {
+  const auto refused = [](const std::string& message, std::string feature) {
     return WithReason(absl::FailedPreconditionError(message),
                       {"FEATURE_UNSUPPORTED", {{"feature", std::move(feature)}}});
   };
