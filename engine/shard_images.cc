@@ -174,16 +174,19 @@ Task<absl::Status> ShardServer::ShrinkImage(ImageSpec spec, ByteCount size,
   const std::string name = spec.name;
   CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(std::move(spec), pool, true));
   absl::Status status;
-  const ByteCount before = image->root().limits().size;
-  if (image->users() > 1) {
-    status = InUse(name);
-  } else if (size > before) {
-    status = WithReason(absl::InvalidArgumentError(absl::StrCat(
-                            name, ": the image has ", before.value, " bytes, which is less than ",
-                            size.value, "; it is grown by an update")),
-                        {"SIZE_OUT_OF_RANGE", {{"field", "virtual_size_bytes"}}});
-  } else {
-    status = co_await image->Shrink(size);
+  {
+    const KeyedMutex::Lock lock = co_await opening_.Acquire(name);  // nobody joins meanwhile
+    const ByteCount before = image->root().limits().size;
+    if (image->users() > 1) {
+      status = InUse(name);
+    } else if (size > before) {
+      status = WithReason(absl::InvalidArgumentError(absl::StrCat(
+                              name, ": the image has ", before.value, " bytes, which is less than ",
+                              size.value, "; it is grown by an update")),
+                          {"SIZE_OUT_OF_RANGE", {{"field", "virtual_size_bytes"}}});
+    } else {
+      status = co_await image->Shrink(size);
+    }
   }
   co_await ReleaseImage(image, true);
   co_return status;

@@ -34,7 +34,7 @@ Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std
       images_(context_, pools_, options.exports.reconciler),
       exports_(context_, images_, options.exports),
       connections_(engine, store, exports_, tokens_),
-      inspector_(engine, store, images_, exports_),
+      inspector_(engine, store, locks_, images_, exports_),
       server_info_(engine, std::move(options.facts)),
       maintenance_(store, requests_, operations_, logger, options.maintenance),
       views_(pools_, images_, exports_, connections_,

@@ -102,6 +102,7 @@ absl::StatusOr<v1::Export> ExportManager::UpdateExisting(const StoredExport& bef
   const bool changed = !google::protobuf::util::MessageDifferencer::Equals(before.resource, after);
   RETURN_IF_ERROR(CheckIsBuilt(after));
   if (before.resource.read_only() && !after.read_only()) {
+    RETURN_IF_ERROR(images_.CheckNotWorkedOn(after.source()));
     RETURN_IF_ERROR(images_.CheckNothingStandsOn(after.source()));
   }
   const bool failed = before.resource.state() == v1::Export::STATE_FAILED;

@@ -101,10 +101,10 @@ class CheckJob final : public CareJob {
   }
 
   absl::StatusOr<JobProgress> Work(uint64_t /*from_bytes*/, uint64_t /*budget_bytes*/) override {
-    if (!report_.has_value() && !IsRunning()) RETURN_IF_ERROR(Begin());
+    if (!HasBegun()) RETURN_IF_ERROR(Begin());
     std::unique_lock lock(mutex_);
     const bool ended = ended_.wait_for(lock, kLook, [this] { return !running_; });
-    if (!ended) return JobProgress{control_.done, control_.total, false};
+    if (!ended) return JobProgress{control_.done, control_.total, false, kLook};
     if (!report_->ok()) return FromEngine(report_->status(), About(image_));
     const uint64_t total = std::max<uint64_t>(control_.total, 1);
     return JobProgress{total, total, true};
@@ -115,17 +115,25 @@ class CheckJob final : public CareJob {
     JobOutcome outcome;
     const std::lock_guard lock(mutex_);
     // After a restart between the last piece and this, the work is done once more.
-    if (!report_.has_value() || !report_->ok()) return absl::UnavailableError("not checked yet");
+    if (!report_.has_value()) return absl::UnavailableError("The image is not checked yet.");
+    if (!report_->ok()) return FromEngine(report_->status(), About(image_));
     outcome.response.PackFrom(Tell(**report_));
     row.resource.clear_operation();
     outcome.steps.push_back(records_.Saving(row.resource, row.revision));
     return outcome;
   }
 
+  // The file is let go before the image is.
+  absl::StatusOr<bool> PutAway(uint64_t /*budget_bytes*/) override {
+    control_.cancel = true;
+    std::unique_lock lock(mutex_);
+    return ended_.wait_for(lock, kLook, [this] { return !running_; });
+  }
+
  private:
-  bool IsRunning() {
+  bool HasBegun() {
     const std::lock_guard lock(mutex_);
-    return running_;
+    return running_ || report_.has_value();
   }
 
   absl::Status Begin() {

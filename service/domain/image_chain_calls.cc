@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "gabion/v1/export.pb.h"
+#include "google/rpc/error_details.pb.h"
 #include "service/domain/await.h"
 #include "service/domain/image_file.h"
 #include "service/domain/image_jobs.h"
@@ -26,6 +27,35 @@ constexpr std::string_view kBackingField = "image.backing_image";
 
 absl::Status Refuse(const std::string& field, const std::string& message) {
   return Error(reason::kFieldInvalid, message).Field(field, message);
+}
+
+// Where a CloneImageRequest says what a CreateImageRequest says at `field`.
+std::string FieldOfClone(std::string_view field) {
+  constexpr std::string_view kImage = "image.";
+  if (field == kBackingField) return "source";
+  return std::string(field.starts_with(kImage) ? field.substr(kImage.size()) : field);
+}
+
+// An error of a creation as one of the clone that it was asked for as.
+absl::Status ErrorOfClone(const absl::Status& error) {
+  if (absl::IsInternal(error) || absl::IsUnknown(error)) return error;
+  google::rpc::Status told = ToRpcStatus(error);
+  for (google::protobuf::Any& any : *told.mutable_details()) {
+    google::rpc::ErrorInfo info;
+    google::rpc::BadRequest bad;
+    if (any.UnpackTo(&info)) {
+      const auto field = info.mutable_metadata()->find("field");
+      if (field == info.mutable_metadata()->end()) continue;
+      field->second = FieldOfClone(field->second);
+      any.PackFrom(info);
+    } else if (any.UnpackTo(&bad)) {
+      for (auto& violation : *bad.mutable_field_violations()) {
+        violation.set_field(FieldOfClone(violation.field()));
+      }
+      any.PackFrom(bad);
+    }
+  }
+  return FromRpcStatus(told);
 }
 
 }  // namespace
@@ -63,7 +93,12 @@ absl::Status ImageManager::CheckNobodyWrites(const std::string& name) const {
   std::vector<std::string> writers;
   for (const std::string& exported : context_.index.ExportsOf(name)) {
     ASSIGN_OR_RETURN(const auto stored, exports.Find(exported));
-    if (stored.has_value() && !stored->resource.read_only()) writers.push_back(exported);
+    if (!stored.has_value()) continue;
+    // A change that may yet be taken back counts as what it was before, too.
+    ASSIGN_OR_RETURN(const auto change, context_.intents.Find(exported));
+    const bool wrote =
+        change.has_value() && change->has_update_export() && !change->update_export().read_only();
+    if (wrote || !stored->resource.read_only()) writers.push_back(exported);
   }
   if (writers.empty()) return absl::OkStatus();
   return Error(reason::kImageInUse,
@@ -82,7 +117,10 @@ absl::StatusOr<Operation> ImageManager::Clone(const v1::CloneImageRequest& reque
   image.set_virtual_size_bytes(request.virtual_size_bytes());
   *image.mutable_labels() = request.labels();
   *image.mutable_qcow2() = request.qcow2();
-  return Build(request.image_id(), WithLayout(image), v1::JobMetadata::KIND_CREATE, {}, call);
+  absl::StatusOr<Operation> operation =
+      Build(request.image_id(), WithLayout(image), v1::JobMetadata::KIND_CREATE, {}, call);
+  if (!operation.ok()) return ErrorOfClone(operation.status());
+  return operation;
 }
 
 // An operation that works on an active image, which stays one.
@@ -96,6 +134,16 @@ absl::StatusOr<std::string> ImageManager::BeginCare(StoredImage stored, v1::JobM
   const absl::Status begun = context_.store.Commit(steps).status();
   if (!begun.ok()) context_.operations.StartIfBegun(operation);
   RETURN_IF_ERROR(begun);
+  return operation;
+}
+
+// The image has the size that is asked for.
+absl::StatusOr<Operation> ImageManager::AnswerResized(const v1::Image& shown, const Call& call) {
+  if (call.validate_only) return Unnamed(shown);
+  std::vector<Mutation> steps;
+  Operation operation =
+      OperationManager::AddDone(call, v1::JobMetadata::KIND_RESIZE, shown.name(), shown, &steps);
+  RETURN_IF_ERROR(context_.store.Commit(steps).status());
   return operation;
 }
 
@@ -113,10 +161,9 @@ absl::StatusOr<Operation> ImageManager::Resize(const v1::ResizeImageRequest& req
     RETURN_IF_ERROR(CheckEtag(request.etag(), shown));
     RETURN_IF_ERROR(CheckDeletable(stored.resource));
     RETURN_IF_ERROR(ActiveSpec(name).status());
-    if (shown.has_state_error() && shown.state() != v1::Image::STATE_CORRUPT) {
-      return FromRpcStatus(shown.state_error());
-    }
+    if (shown.has_state_error()) return FromRpcStatus(shown.state_error());
     RETURN_IF_ERROR(CheckNothingStandsOn(name));
+    if (size == shown.virtual_size_bytes()) return AnswerResized(shown, call);
     if (size < shown.virtual_size_bytes()) {
       if (!request.allow_shrink()) {
         const std::string message = absl::StrCat("The image has ", shown.virtual_size_bytes(),
@@ -124,18 +171,43 @@ absl::StatusOr<Operation> ImageManager::Resize(const v1::ResizeImageRequest& req
         return Error(reason::kShrinkNotAllowed, message).Field("virtual_size_bytes", message);
       }
       RETURN_IF_ERROR(CheckUnused(stored.resource));
-    } else {
-      v1::Image after = stored.resource;
-      after.set_virtual_size_bytes(size);
-      RETURN_IF_ERROR(CheckFits(after));
     }
-    if (call.validate_only) return Unnamed(shown);
+    v1::Image after = stored.resource;
+    after.set_virtual_size_bytes(size);
+    after.set_generation(after.generation() + 1);
+    after.set_observed_generation(after.generation());
+    if (size > shown.virtual_size_bytes()) RETURN_IF_ERROR(CheckFits(after, "virtual_size_bytes"));
+    if (call.validate_only) {
+      v1::Image told = ShowOne(after);
+      told.set_virtual_size_bytes(size);  // its file has the old one
+      return Unnamed(told);
+    }
     store::v1::Job job;
     job.mutable_resize()->set_virtual_size_bytes(size);
     job.mutable_resize()->set_generation(stored.resource.generation());
     ASSIGN_OR_RETURN(operation, BeginCare(stored, v1::JobMetadata::KIND_RESIZE, job, call));
   }
   return context_.operations.Start(operation);
+}
+
+// What is served has all the images below it open.
+absl::Status ImageManager::CheckNoDependentIsServed(const std::string& name) const {
+  std::vector<std::string> served;
+  std::vector<std::string> left = context_.chains.ImagesOn(name);
+  while (!left.empty()) {
+    const std::string image = std::move(left.back());
+    left.pop_back();
+    if (!context_.index.ExportsOf(image).empty()) served.push_back(image);
+    const std::vector<std::string> more = context_.chains.ImagesOn(image);
+    left.insert(left.end(), more.begin(), more.end());
+  }
+  if (served.empty()) return absl::OkStatus();
+  std::sort(served.begin(), served.end());
+  return Error(reason::kImageHasDependents,
+               absl::StrCat(served.size(), " image(s) that stand on ", name, " are served."))
+      .Metadata("image", name)
+      .MetadataList("dependents", served)
+      .Precondition(name, "Delete the exports of the images that stand on it first.");
 }
 
 absl::StatusOr<Operation> ImageManager::Check(const v1::CheckImageRequest& request,
@@ -145,6 +217,7 @@ absl::StatusOr<Operation> ImageManager::Check(const v1::CheckImageRequest& reque
   {
     ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
                      context_.locks.LockFor(call.patience, {name}));
+    RETURN_IF_ERROR(SettleGrowth(name));
     ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(name));
     RETURN_IF_ERROR(CheckDeletable(stored.resource));
     RETURN_IF_ERROR(ActiveSpec(name).status());
@@ -158,6 +231,7 @@ absl::StatusOr<Operation> ImageManager::Check(const v1::CheckImageRequest& reque
     const bool repairs = request.repair() == v1::CheckImageRequest::REPAIR_LEAKS ||
                          request.repair() == v1::CheckImageRequest::REPAIR_ALL;
     RETURN_IF_ERROR(repairs ? CheckUnused(stored.resource) : CheckNobodyWrites(name));
+    if (repairs) RETURN_IF_ERROR(CheckNoDependentIsServed(name));
     const v1::Image shown = ShowOne(stored.resource);
     if (shown.state() == v1::Image::STATE_UNAVAILABLE) return FromRpcStatus(shown.state_error());
     if (call.validate_only) return Unnamed(v1::CheckImageResponse());
@@ -212,6 +286,11 @@ absl::StatusOr<v1::MeasureImageResponse> ImageManager::Measure(
     }
     const uint64_t unit = image.has_qcow2() ? image.qcow2().cluster_size_bytes() : 512;
     ASSIGN_OR_RETURN(data, DataIn(request.source(), unit));
+  }
+  if (!image.backing_image().empty()) {
+    const std::string field(kBackingField);
+    if (!image.has_qcow2()) return Refuse(field, "Only a qcow2 image can have a backing image.");
+    RETURN_IF_ERROR(ActiveSpec(image.backing_image(), kBackingField).status());
   }
   ASSIGN_OR_RETURN(const engine::ImageBuild build, BuildOf(records_, image, {}));
   const absl::StatusOr<engine::MeasuredImage> measured = engine::MeasureImage(build, data);

@@ -20,6 +20,8 @@ using google::longrunning::Operation;
 
 namespace {
 
+constexpr const char* kSizeField = "image.virtual_size_bytes";
+
 absl::Status CheckRetention(const v1::DeleteImageRequest& request) {
   const bool buries = request.mode() == v1::DeleteImageRequest::MODE_TOMBSTONE;
   if (buries || !request.has_retention()) return absl::OkStatus();
@@ -30,7 +32,6 @@ absl::Status CheckRetention(const v1::DeleteImageRequest& request) {
 }  // namespace
 
 absl::Status ImageManager::CheckGrowth(const v1::Image& before, const v1::Image& after) const {
-  constexpr std::string_view kSizeField = "image.virtual_size_bytes";
   const uint64_t old_size = before.virtual_size_bytes();
   const uint64_t new_size = after.virtual_size_bytes();
   if (new_size == 0) {
@@ -46,11 +47,13 @@ absl::Status ImageManager::CheckGrowth(const v1::Image& before, const v1::Image&
 }
 
 // Whether a file of its pool can be that large at all.
-absl::Status ImageManager::CheckFits(const v1::Image& image) const {
+absl::Status ImageManager::CheckFits(const v1::Image& image, const std::string& size_field) const {
   const absl::Status fits = Await<absl::Status>([&](auto done) {
     context_.engine.CheckSize(image.pool(), ByteCount{image.virtual_size_bytes()}, std::move(done));
   });
-  return FromEngine(fits, About(image));
+  EngineCall about = About(image);
+  about.size_field = size_field;
+  return FromEngine(fits, about);
 }
 
 absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& request,
@@ -72,7 +75,7 @@ absl::StatusOr<v1::Image> ImageManager::Update(const v1::UpdateImageRequest& req
   if (grows) RETURN_IF_ERROR(CheckDeletable(stored.resource));
   if (grows) RETURN_IF_ERROR(CheckNothingStandsOn(name));
   if (grows) RETURN_IF_ERROR(ServedSpec(name).status());
-  if (grows && call.validate_only) RETURN_IF_ERROR(CheckFits(after));
+  if (grows && call.validate_only) RETURN_IF_ERROR(CheckFits(after, kSizeField));
   if (changed) {
     after.set_generation(after.generation() + 1);
     *after.mutable_update_time() = Now();
@@ -140,6 +143,11 @@ absl::Status ImageManager::CheckDeletable(const v1::Image& image) const {
   return Error(reason::kOperationInProgress,
                absl::StrCat(image.name(), " is in ", v1::Image::State_Name(image.state()), "."))
       .Metadata("operation", image.operation());
+}
+
+absl::Status ImageManager::CheckNotWorkedOn(const std::string& name) const {
+  ASSIGN_OR_RETURN(const StoredImage stored, records_.Get(name));
+  return CheckDeletable(stored.resource);
 }
 
 absl::Status ImageManager::CheckUnused(const v1::Image& image) const {

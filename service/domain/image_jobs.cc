@@ -41,7 +41,11 @@ class ImageJob : public Job {
         image_(std::move(stored.resource)),
         released_(std::move(released)) {}
 
-  std::vector<std::string> Locks() const override { return {image_.name()}; }
+  // The backing image too: nobody decides about it while an image comes or goes that stands on it.
+  std::vector<std::string> Locks() const override {
+    if (image_.backing_image().empty()) return {image_.name()};
+    return {image_.name(), image_.backing_image()};
+  }
 
  protected:
   // Its row as it is now: labels may have changed since the work began.
@@ -67,6 +71,7 @@ class ImageJob : public Job {
   void LetGoOfBacking(JobOutcome* outcome) const {
     const std::string backing = image_.backing_image();
     if (backing.empty()) return;
+    context_.chains.Hide(image_.name());
     outcome->steps.push_back(Touch(kImages, backing));  // a dependent less
     outcome->committed = [this, backing, &chains = context_.chains] {
       chains.Remove(image_.name());
@@ -192,6 +197,8 @@ class RemovalJob final : public ImageJob {
     ASSIGN_OR_RETURN(std::optional<Stored<v1::Image>> row, RowIfThere());
     if (!row.has_value()) return JobOutcome();
     v1::Image& image = row->resource;
+    // It is told again.
+    if (!image.backing_image().empty()) context_.chains.Add(image.name(), image.backing_image());
     const auto info = Await<absl::StatusOr<engine::ImageInfo>>(
         [&](auto done) { context_.engine.StatImage(SpecOf(image), std::move(done)); });
     image.set_state(info.ok() ? v1::Image::STATE_ACTIVE : v1::Image::STATE_FAILED);

@@ -213,7 +213,10 @@ absl::StatusOr<Operation> ImageManager::Build(const std::string& id, const v1::I
     ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, context_.locks.LockFor(call.patience, names));
     ASSIGN_OR_RETURN(v1::Image image, NewImage(id, asked));
     if (!work.source_file().empty()) RETURN_IF_ERROR(CheckNotOwned(image, work.source_file()));
-    if (!image.backing_image().empty()) RETURN_IF_ERROR(CheckBacking(&image, kind));
+    if (!image.backing_image().empty()) {
+      RETURN_IF_ERROR(SettleGrowth(image.backing_image()));
+      RETURN_IF_ERROR(CheckBacking(&image, kind));
+    }
     ASSIGN_OR_RETURN(const engine::ImageBuild build, BuildOf(records_, image, work));
     const auto planned = Await<absl::StatusOr<engine::BuildProgress>>(
         [&](auto done) { context_.engine.CheckBuild(build, std::move(done)); });

@@ -27,8 +27,11 @@ inline constexpr std::string_view kImageType = "gabion/Image";
 
 // A row is the resource as it was last changed; what is only observed (allocated bytes, whether the
 // file can be opened, conditions, etag) is added when it is told. Files are made and removed by
-// operations (image_jobs.h); growing is a change of the row, the effect, and the row again, with an
-// intent beside it for a restart. Owned by the domain; any thread of the executor, which blocks.
+// operations (image_jobs.h), and so are they checked and made smaller (image_care.h); growing by an
+// update is a change of the row, the effect, and the row again, with an intent beside it for a
+// restart. What others stand on (context.chains) is not written: every call that begins to write,
+// and every one that puts an image on another, decides under the lock of the lower one. Owned by
+// the domain; any thread of the executor, which blocks.
 class ImageManager {
  public:
   using StoredImage = Stored<v1::Image>;
@@ -72,6 +75,8 @@ class ImageManager {
   }
   // IMAGE_HAS_DEPENDENTS if other images stand on it, so that it must not change.
   absl::Status CheckNothingStandsOn(const std::string& name) const;
+  // OPERATION_IN_PROGRESS while an operation works on it.
+  absl::Status CheckNotWorkedOn(const std::string& name) const;
 
   // An export or an image has let go of the image: a tombstone may be due now.
   void Released(const std::string& name);
@@ -99,11 +104,15 @@ class ImageManager {
   absl::Status CheckBacking(v1::Image* image, v1::JobMetadata::Kind kind) const;
   // IMAGE_IN_USE if an export may write to the image.
   absl::Status CheckNobodyWrites(const std::string& name) const;
+  // IMAGE_HAS_DEPENDENTS if an export serves an image that stands on this one, however far above.
+  absl::Status CheckNoDependentIsServed(const std::string& name) const;
+  absl::StatusOr<google::longrunning::Operation> AnswerResized(const v1::Image& shown,
+                                                               const Call& call);
   absl::StatusOr<ByteCount> DataIn(const std::string& source, uint64_t cluster_size) const;
   absl::StatusOr<std::string> BeginCare(StoredImage stored, v1::JobMetadata::Kind kind,
                                         const store::v1::Job& job, const Call& call);
   absl::Status CheckGrowth(const v1::Image& before, const v1::Image& after) const;
-  absl::Status CheckFits(const v1::Image& image) const;
+  absl::Status CheckFits(const v1::Image& image, const std::string& size_field) const;
   absl::StatusOr<v1::Image> Grow(const StoredImage& before, v1::Image after, const Call& call);
   absl::Status CommitOrAgain(const std::string& name, const std::vector<Mutation>& steps);
   // Why it cannot be deleted now; OK if it can.

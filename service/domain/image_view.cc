@@ -50,6 +50,12 @@ void AddDependents(std::vector<std::string> names, v1::Image* image) {
   for (std::string& name : names) image->add_dependents(std::move(name));
 }
 
+// By the row, which says it also of an image that is only being tried.
+uint32_t DepthOf(const v1::Image& image, const ImageChains& chains) {
+  if (image.backing_image().empty()) return 1;
+  return static_cast<uint32_t>(1 + chains.ChainOf(image.backing_image()).size());
+}
+
 void TellFile(const engine::ImageInfo& info, v1::Image* image) {
   image->set_virtual_size_bytes(info.virtual_size.value);
   image->set_allocated_bytes(info.allocated.value);
@@ -90,8 +96,8 @@ v1::Image TellImage(v1::Image row, const absl::StatusOr<engine::ImageInfo>& info
     }
   }
   AddDependents(uses.exports.ExportsOf(image.name()), &image);
-  AddDependents(uses.chains.ImagesOn(image.name()), &image);
-  image.set_chain_depth(static_cast<uint32_t>(uses.chains.ChainOf(image.name()).size()));
+  AddDependents(uses.chains.ToldOn(image.name(), kMostDependents), &image);
+  image.set_chain_depth(DepthOf(image, uses.chains));
   image.set_reconciling(image.observed_generation() != image.generation() ||
                         image.state() == v1::Image::STATE_CREATING ||
                         image.state() == v1::Image::STATE_DELETING);

@@ -166,6 +166,7 @@ absl::StatusOr<Inspected> Inspector::Open(const std::string& name, bool writable
     ASSIGN_OR_RETURN(const engine::ImageSpec spec, images_.ActiveSpec(name));
     opened.uid = spec.uid;
     opened.images = images_.ChainOf(name);
+    if (writable) RETURN_IF_ERROR(images_.CheckNotWorkedOn(name));
     if (writable) RETURN_IF_ERROR(images_.CheckNothingStandsOn(name));
     target = Await<absl::StatusOr<std::unique_ptr<engine::Target>>>(
         [&](auto done) { engine_.OpenImageTarget(spec, writable, std::move(done)); });
@@ -222,9 +223,19 @@ absl::StatusOr<v1::ReadResponse> Inspector::Read(const v1::ReadRequest& request)
   return response;
 }
 
+absl::StatusOr<ResourceLocks::Guard> Inspector::Lock(const std::string& name, const Call& call) {
+  std::vector<std::string> shared = {name};
+  if (IsExport(name)) {
+    ASSIGN_OR_RETURN(const v1::Export row, exports_.ServedRow(name));
+    shared.push_back(row.source());
+  }
+  return locks_.LockFor(call.patience, {}, shared);
+}
+
 absl::StatusOr<v1::WriteResponse> Inspector::Write(const v1::WriteRequest& request,
                                                    const Call& call) {
   ASSIGN_OR_RETURN(std::vector<std::byte> bytes, Content(request));
+  ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, Lock(request.name(), call));
   ASSIGN_OR_RETURN(const Inspected opened, Open(request.name(), /*writable=*/true));
   RETURN_IF_ERROR(CheckRange(request.offset(), bytes.size(), *opened.target));
   if (!opened.target->writable()) {

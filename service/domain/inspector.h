@@ -73,9 +73,9 @@ class MapCursor {
 class Inspector {
  public:
   // All of them outlive this.
-  Inspector(engine::Engine& engine, MetadataStore& store, ImageManager& images,
-            ExportManager& exports)
-      : engine_(engine), store_(store), images_(images), exports_(exports) {}
+  Inspector(engine::Engine& engine, MetadataStore& store, ResourceLocks& locks,
+            ImageManager& images, ExportManager& exports)
+      : engine_(engine), store_(store), locks_(locks), images_(images), exports_(exports) {}
 
   absl::StatusOr<std::unique_ptr<MapCursor>> Map(const v1::MapRequest& request);
   absl::StatusOr<v1::ReadResponse> Read(const v1::ReadRequest& request);
@@ -84,9 +84,12 @@ class Inspector {
 
  private:
   absl::StatusOr<Inspected> Open(const std::string& name, bool writable);
+  // For a write, which nobody begins to stand on meanwhile.
+  absl::StatusOr<ResourceLocks::Guard> Lock(const std::string& name, const Call& call);
 
   engine::Engine& engine_;
   MetadataStore& store_;
+  ResourceLocks& locks_;
   ImageManager& images_;
   ExportManager& exports_;
 };

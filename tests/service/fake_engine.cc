@@ -391,6 +391,10 @@ void FakeEngine::OpenExportTarget(std::string export_name,
       });
 }
 
-void FakeEngine::Stop() { thread_.Stop(); }
+void FakeEngine::Stop() {
+  ReleaseChecks();
+  checks_.Stop();
+  thread_.Stop();
+}
 
 }  // namespace gabion::service

@@ -27,7 +27,8 @@ class FakeFiles {
   struct File {
     std::string uid;
     std::string bytes;
-    bool locked = false;  // by another process
+    bool locked = false;           // by another process
+    engine::Qcow2Info qcow2 = {};  // what it says if it is opened as a qcow2 file
   };
 
   bool Has(const std::string& name) const;
@@ -73,6 +74,14 @@ class FakeEngine final : public engine::Engine {
   void AwaitCalls(const std::string& method, int count);
   int calls(const std::string& method) const;
 
+  // What checks find. A repair fixes all of it.
+  void SetReport(engine::CheckReport report);
+  // From now on checks stay in their middle until they are cancelled or ReleaseChecks().
+  void HoldChecks();
+  void ReleaseChecks();
+  // Blocks until a check has come to its middle.
+  void AwaitHeldCheck();
+
   void AddConnection(const std::string& export_name, engine::ConnectionState connection);
   // A client leaves of its own accord; nothing if it is not there.
   void RemoveConnection(const std::string& export_name, uint64_t id);
@@ -108,6 +117,11 @@ class FakeEngine final : public engine::Engine {
   void CheckSize(std::string pool, ByteCount size, engine::Callback<absl::Status> done) override;
   void GrowImage(engine::ImageSpec spec, ByteCount size,
                  engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
+  void ShrinkImage(engine::ImageSpec spec, ByteCount size,
+                   engine::Callback<absl::StatusOr<engine::ImageInfo>> done) override;
+  // Finds what SetReport() says; counts as "CheckImage" or, if it repairs, "RepairImage".
+  void CheckImage(engine::ImageSpec spec, engine::ImageRepair repair, engine::CheckControl* control,
+                  engine::Callback<absl::StatusOr<engine::CheckReport>> done) override;
   void DeleteImage(engine::ImageSpec spec, engine::Callback<absl::Status> done) override;
   void CreateExport(engine::ExportSpec spec,
                     engine::Callback<absl::StatusOr<engine::ExportState>> done) override;
@@ -153,6 +167,9 @@ class FakeEngine final : public engine::Engine {
                                               ByteCount budget);
   absl::StatusOr<engine::RemovalProgress> Removal(const engine::ImageSpec& spec, ByteCount budget);
   void TellEnd(const std::string& export_name, const Export& exported) const;
+  absl::Status StayInTheMiddle(engine::CheckControl& control);
+  absl::StatusOr<engine::CheckReport> Report(const engine::ImageSpec& spec,
+                                             engine::ImageRepair repair);
 
   FakeFiles& files_;
   mutable std::mutex mutex_;
@@ -166,7 +183,11 @@ class FakeEngine final : public engine::Engine {
   std::map<std::string, Export> exports_;
   std::multiset<std::string> open_targets_;  // the files
   engine::Observer observer_;
-  Executor thread_{1};  // last: its work uses the others
+  engine::CheckReport report_;
+  bool holds_checks_ = false;
+  int held_checks_ = 0;
+  Executor thread_{1};  // behind the others: its work uses them
+  Executor checks_{2};  // of checks, which take their time; uses thread_
 };
 
 namespace internal {

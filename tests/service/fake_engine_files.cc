@@ -12,6 +12,7 @@ namespace gabion::service {
 using engine::BuildProgress;
 using engine::Callback;
 using engine::ImageBuild;
+using engine::ImageFormat;
 using engine::ImageInfo;
 using engine::ImageSpec;
 using engine::RemovalProgress;
@@ -111,9 +112,12 @@ absl::StatusOr<ImageInfo> FakeEngine::Info(const ImageSpec& spec) const {
         absl::FailedPreconditionError(absl::StrCat(spec.name, " has another image's file")),
         {"IMAGE_REPLACED", {{"image", spec.name}}});
   }
-  const std::string bytes = files_.Get(spec.file_name).bytes;
+  const FakeFiles::File file = files_.Get(spec.file_name);
+  const std::string& bytes = file.bytes;
   const auto allocated = bytes.size() - std::count(bytes.begin(), bytes.end(), '\0');
-  return ImageInfo{ByteCount{bytes.size()}, ByteCount{allocated}};
+  ImageInfo info{ByteCount{bytes.size()}, ByteCount{allocated}};
+  if (spec.format == ImageFormat::kQcow2) info.qcow2 = file.qcow2;
+  return info;
 }
 
 absl::Status FakeEngine::CheckUnlocked(const ImageSpec& spec) const {
@@ -179,6 +183,21 @@ void FakeEngine::GrowImage(ImageSpec spec, ByteCount size,
       });
 }
 
+void FakeEngine::ShrinkImage(ImageSpec spec, ByteCount size,
+                             Callback<absl::StatusOr<ImageInfo>> done) {
+  Do<absl::StatusOr<ImageInfo>>("ShrinkImage", std::move(done),
+                                [this, spec, size]() -> absl::StatusOr<ImageInfo> {
+                                  RETURN_IF_ERROR(Info(spec).status());
+                                  RETURN_IF_ERROR(CheckUnused(spec));
+                                  FakeFiles::File file = files_.Get(spec.file_name);
+                                  if (size.value > file.bytes.size())
+                                    return absl::InvalidArgumentError("It is smaller.");
+                                  file.bytes.resize(size.value);
+                                  files_.Put(spec.file_name, std::move(file));
+                                  return Info(spec);
+                                });
+}
+
 void FakeEngine::DeleteImage(ImageSpec spec, Callback<absl::Status> done) {
   Do<absl::Status>("DeleteImage", std::move(done), [this, spec]() -> absl::Status {
     RETURN_IF_ERROR(CheckUnlocked(spec));
@@ -190,6 +209,8 @@ void FakeEngine::DeleteImage(ImageSpec spec, Callback<absl::Status> done) {
 absl::StatusOr<BuildProgress> FakeEngine::Check(const ImageBuild& build) const {
   const ImageSpec& spec = build.spec;
   BuildProgress progress{ByteCount{0}, build.size, false, {}};
+  progress.info.virtual_size = build.size;
+  for (const ImageSpec& below : spec.backing) RETURN_IF_ERROR(Info(below).status());
   if (files_.Has(spec.file_name)) {
     if (files_.Get(spec.file_name).uid != spec.uid) {
       return WithReason(absl::AlreadyExistsError("the pool has such a file"),
@@ -217,6 +238,7 @@ absl::StatusOr<BuildProgress> FakeEngine::Check(const ImageBuild& build) const {
                       {"SIZE_OUT_OF_RANGE", {{"field", "source_file"}, {"size", "0"}}});
   }
   progress.total = ByteCount{source.bytes.size()};
+  progress.info.virtual_size = progress.total;
   return progress;
 }
 
@@ -226,7 +248,12 @@ absl::StatusOr<BuildProgress> FakeEngine::Build(const ImageBuild& build, ByteOff
   if (progress.complete) return progress;
   const std::string unfinished = UnfinishedName(build.spec);
   std::string bytes(progress.total.value, '\0');
-  if (!build.source_file.empty()) bytes = files_.Get(build.source_file).bytes;
+  engine::Qcow2Info qcow2{.layout = build.qcow2};
+  if (!build.source_file.empty()) {
+    bytes = files_.Get(build.source_file).bytes;
+    qcow2 = files_.Get(build.source_file).qcow2;
+  }
+  if (!build.spec.backing.empty()) qcow2.backing_file = build.spec.backing.front().file_name;
   const uint64_t begin = files_.Has(unfinished) ? std::min(from.value, progress.total.value) : 0;
   const uint64_t length = build.move ? bytes.size() : std::min(budget.value, bytes.size() - begin);
   progress.done = ByteCount{begin + length};
@@ -237,7 +264,7 @@ absl::StatusOr<BuildProgress> FakeEngine::Build(const ImageBuild& build, ByteOff
   }
   if (build.move) files_.Remove(build.source_file);
   files_.Remove(unfinished);
-  files_.Put(build.spec.file_name, {build.spec.uid, std::move(bytes), false});
+  files_.Put(build.spec.file_name, {build.spec.uid, std::move(bytes), false, std::move(qcow2)});
   ASSIGN_OR_RETURN(progress.info, Info(build.spec));
   return progress;
 }

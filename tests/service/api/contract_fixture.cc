@@ -34,6 +34,7 @@ void TwoPoolsAndSmallPieces(DomainOptions* options) {
 ContractFixture::ContractFixture() : ServerFixture(TwoPoolsAndSmallPieces) {
   EXPECT_TRUE(CreateImage("a", 1000).ok());
   EXPECT_TRUE(CreateImage("gone", 1000).ok());
+  EXPECT_TRUE(CreateQcow2("base", 1000).ok());
   v1::CreateImageRequest create;
   create.set_image_id("free");
   create.mutable_image()->mutable_raw();

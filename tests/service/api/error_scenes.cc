@@ -198,8 +198,6 @@ Scenes ExportScenes() {
               reason::kImageNotWritable,
               "FAILED_PRECONDITION IMAGE_NOT_WRITABLE image=images/a | precondition "
               "IMAGE_NOT_WRITABLE images/a"),
-      Refused(absl::DataLossError("The header is damaged."), reason::kImageCorrupt,
-              "DATA_LOSS IMAGE_CORRUPT image=images/a"),
       Refused(absl::UnavailableError("The pool does not answer."), reason::kPoolUnreachable,
               "UNAVAILABLE POOL_UNREACHABLE | retry"),
       {reason::kFeatureNotBuilt, kExports + "CreateExport",
@@ -220,6 +218,29 @@ Scenes ExportScenes() {
        }},
       {reason::kTooManyExports, kExports + "CreateExport", kExportF,
        "RESOURCE_EXHAUSTED TOO_MANY_EXPORTS limit=2 | quota exports"},
+  };
+}
+
+Scenes ChainScenes() {
+  return {
+      {reason::kImageHasDependents, kImages + "DeleteImage", R"({"name":"images/short1"})",
+       "FAILED_PRECONDITION IMAGE_HAS_DEPENDENTS dependents=images/short2 image=images/short1 | "
+       "precondition IMAGE_HAS_DEPENDENTS images/short1",
+       [](ErrorStage& stage) { stage.MakeChain("short", 2); }},
+      {reason::kChainTooDeep, kImages + "CloneImage", R"({"imageId":"f","source":"images/deep64"})",
+       "FAILED_PRECONDITION CHAIN_TOO_DEEP field=source image=images/deep64 | field source "
+       "CHAIN_TOO_DEEP | precondition CHAIN_TOO_DEEP images/deep64",
+       [](ErrorStage& stage) { stage.MakeChain("deep", 64); }},
+      {reason::kFeatureUnsupported, kImages + "CheckImage", R"({"name":"images/a"})",
+       "FAILED_PRECONDITION FEATURE_UNSUPPORTED feature=check image=images/a | precondition "
+       "FEATURE_UNSUPPORTED images/a"},
+      {reason::kImageCorrupt, kImages + "ResizeImage",
+       R"({"name":"images/bad1","virtualSizeBytes":"1024"})",
+       "DATA_LOSS IMAGE_CORRUPT image=images/bad1",
+       [](ErrorStage& stage) {
+         stage.MakeChain("bad", 1);
+         stage.Corrupt("bad1.qcow2");
+       }},
   };
 }
 
@@ -272,7 +293,7 @@ Scenes DaemonScenes() {
 Scenes ErrorScenes() {
   Scenes all;
   for (Scenes part : {FieldScenes(), BlockSizeScenes(), ImageScenes(), ExportScenes(),
-                      OperationScenes(), DaemonScenes()}) {
+                      ChainScenes(), OperationScenes(), DaemonScenes()}) {
     std::move(part.begin(), part.end(), std::back_inserter(all));
   }
   return all;

@@ -48,6 +48,10 @@ class ErrorStage final : public ServerFixture {
   void Bury(const std::string& id);
   void PutFile(const std::string& name, const std::string& content);
   void Connect(const std::string& exported) { engine_->AddConnection(exported, {.id = 1}); }
+  // images/{prefix}1 is a qcow2 image, and each of the others, up to `count`, stands on the one
+  // before.
+  void MakeChain(const std::string& prefix, int count);
+  void Corrupt(const std::string& file);
   // The row of images/a is written between the next call's reading and its commit.
   void ChangeUnderTheNextCall();
   // The change log is trimmed past a watch of images while that tells what is there.

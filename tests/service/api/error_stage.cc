@@ -75,6 +75,20 @@ void ErrorStage::Bury(const std::string& id) {
   EXPECT_TRUE(domain_->images().Delete(request, service::Call()).ok());
 }
 
+void ErrorStage::MakeChain(const std::string& prefix, int count) {
+  EXPECT_TRUE(CreateQcow2(prefix + "1", 512).ok());
+  for (int i = 2; i <= count; ++i) {
+    const auto on = "images/" + prefix + std::to_string(i - 1);
+    EXPECT_TRUE(Clone(prefix + std::to_string(i), on).ok());
+  }
+}
+
+void ErrorStage::Corrupt(const std::string& file) {
+  FakeFiles::File corrupt = files_.Get(file);
+  corrupt.qcow2.corrupt = true;
+  files_.Put(file, std::move(corrupt));
+}
+
 void ErrorStage::ChangeUnderTheNextCall() {
   store_.SetGate([this, done = false]() mutable -> absl::Status {
     if (std::exchange(done, true)) return absl::OkStatus();

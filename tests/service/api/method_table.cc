@@ -18,9 +18,13 @@ bool AnswersResource(const google::protobuf::MethodDescriptor& method) {
 
 MethodKind KindOf(const google::protobuf::MethodDescriptor& method) {
   static const std::set<std::string> readers = {
-      "gabion.v1.InspectService.Map",    "gabion.v1.InspectService.Read",
-      "gabion.v1.InspectService.Verify", "gabion.v1.ServerService.GetServerInfo",
-      "gabion.v1.WatchService.Watch",    "google.longrunning.Operations.WaitOperation",
+      "gabion.v1.InspectService.Map",
+      "gabion.v1.InspectService.Read",
+      "gabion.v1.InspectService.Verify",
+      "gabion.v1.ServerService.GetServerInfo",
+      "gabion.v1.ImageService.MeasureImage",
+      "gabion.v1.WatchService.Watch",
+      "google.longrunning.Operations.WaitOperation",
   };
   if (readers.contains(method.full_name())) return MethodKind::kReader;
   static const std::vector<std::pair<std::string, MethodKind>> prefixes = {
@@ -54,6 +58,14 @@ const std::vector<MethodCase>& MethodCases() {
       {"gabion.v1.ImageService.ImportImage",
        "image_id: 'new' image { raw {} } source_file: 'disk.img'", "move: true",
        "source_file: 'none.img'"},
+      {"gabion.v1.ImageService.CloneImage",
+       "image_id: 'new' source: 'images/base' labels { key: 'k' value: 'v' }",
+       "virtual_size_bytes: 900", "image_id: 'a'"},
+      {"gabion.v1.ImageService.ResizeImage", "name: 'images/base' virtual_size_bytes: 2000",
+       "virtual_size_bytes: 3000", "virtual_size_bytes: 1"},
+      {"gabion.v1.ImageService.CheckImage", "name: 'images/base'", "repair: REPAIR_LEAKS",
+       "name: 'images/a'"},
+      {"gabion.v1.ImageService.MeasureImage", "image { qcow2 {} virtual_size_bytes: 1000 }"},
       {"gabion.v1.ImageService.GetImage", "name: 'images/a'"},
       {"gabion.v1.ImageService.ListImages", ""},
       {"gabion.v1.ImageService.UpdateImage",

@@ -31,6 +31,18 @@ class ApiCalls {
     return Ask<Operation>("gabion.v1.ImageService.ImportImage", request,
                           [this](auto& r, auto& call) { return domain_.images().Import(r, call); });
   }
+  absl::StatusOr<Operation> Send(const v1::CloneImageRequest& request) {
+    return Ask<Operation>("gabion.v1.ImageService.CloneImage", request,
+                          [this](auto& r, auto& call) { return domain_.images().Clone(r, call); });
+  }
+  absl::StatusOr<Operation> Send(const v1::ResizeImageRequest& request) {
+    return Ask<Operation>("gabion.v1.ImageService.ResizeImage", request,
+                          [this](auto& r, auto& call) { return domain_.images().Resize(r, call); });
+  }
+  absl::StatusOr<Operation> Send(const v1::CheckImageRequest& request) {
+    return Ask<Operation>("gabion.v1.ImageService.CheckImage", request,
+                          [this](auto& r, auto& call) { return domain_.images().Check(r, call); });
+  }
   absl::StatusOr<v1::Image> Send(const v1::UpdateImageRequest& request) {
     return Ask<v1::Image>("gabion.v1.ImageService.UpdateImage", request,
                           [this](auto& r, auto& call) { return domain_.images().Update(r, call); });

@@ -115,6 +115,17 @@ class CrashFixture : public DomainFixture {
     ASSERT_TRUE(made.ok()) << made.status();
     AwaitQuiet();
   }
+  v1::CloneImageRequest CloneImageRequest(const std::string& id, const std::string& source) {
+    v1::CloneImageRequest request;
+    request.set_image_id(id);
+    request.set_source(source);
+    return request;
+  }
+  void MakeClone(const std::string& id, const std::string& source) {
+    const auto made = Send(CloneImageRequest(id, source));
+    ASSERT_TRUE(made.ok()) << made.status();
+    AwaitQuiet();
+  }
   void MakeExport(const std::string& id, const std::string& image) {
     const auto made = Send(CreateExportRequest(id, image));
     ASSERT_TRUE(made.ok()) << made.status();
@@ -164,7 +175,7 @@ class CrashFixture : public DomainFixture {
     for (const v1::Image& image : all.images()) {
       const bool due =
           image.has_purge_time() && image.purge_time().seconds() <= Now().seconds() + 10;
-      if (due && Rows("exports") == 0) return false;
+      if (due && image.dependents().empty()) return false;
     }
     return true;
   }
@@ -224,6 +235,15 @@ class CrashFixture : public DomainFixture {
   void ExpectImages() {
     std::set<std::string> expected = foreign_files_;
     const v1::ListImagesResponse all = AllImages();
+    std::set<std::pair<std::string, std::string>> stand;  // backing image, image on it
+    std::set<std::pair<std::string, std::string>> told;
+    for (const v1::Image& image : all.images()) {
+      if (!image.backing_image().empty()) stand.emplace(image.backing_image(), image.name());
+      for (const std::string& dependent : image.dependents()) {
+        if (dependent.starts_with("images/")) told.emplace(image.name(), dependent);
+      }
+    }
+    EXPECT_EQ(told, stand);
     for (const v1::Image& image : all.images()) {
       const std::string file = SpecOf(image).file_name;
       expected.insert(file);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "tests/service/domain/crash_fixture.h"
 
@@ -67,6 +68,46 @@ class CrashImageTest : public CrashFixture {
     ASSERT_TRUE(Send(request).ok());
   }
 
+  std::vector<std::string> DependentsOf(const std::string& name) {
+    const v1::Image image = GetImage(name);
+    return {image.dependents().begin(), image.dependents().end()};
+  }
+  void ResizeIsCutFrom(uint64_t before, uint64_t after) {
+    Scenario scenario;
+    scenario.prepare = [=, this] {
+      ASSERT_TRUE(Send(CreateImageRequest("a", before)).ok());
+      AwaitQuiet();
+    };
+    scenario.call = [=, this](bool other) {
+      v1::ResizeImageRequest request;
+      request.set_name(kName);
+      request.set_virtual_size_bytes(other ? after + 1 : after);
+      request.set_allow_shrink(true);
+      return Ask(request);
+    };
+    scenario.done = [=, this](bool) {
+      EXPECT_EQ(GetImage(kName).virtual_size_bytes(), after);
+      EXPECT_LE(GetImage(kName).generation(), 2u);
+    };
+    ForEveryCut(scenario);
+  }
+  void CheckIsCutWith(v1::CheckImageRequest::Repair repair) {
+    Scenario scenario;
+    scenario.prepare = [this] {
+      MakeImage("base");
+      MakeClone("a", kBase);
+    };
+    scenario.call = [=, this](bool other) {
+      v1::CheckImageRequest request;
+      request.set_name(kName);
+      request.set_repair(other ? v1::CheckImageRequest::REPAIR_LEAKS : repair);
+      return Ask(request);
+    };
+    scenario.done = [this](bool) { EXPECT_EQ(GetImage(kName).generation(), 1u); };
+    ForEveryCut(scenario);
+  }
+
+  static constexpr const char* kBase = "images/base";
   static constexpr int64_t kDay = 24 * 3600;
 };
 
@@ -140,6 +181,64 @@ TEST_F(CrashImageTest, RemovalOfWhatIsNotThere) {
   scenario.done = [this](bool) { ExpectNoImage(kName); };
   ForEveryCut(scenario);
 }
+
+TEST_F(CrashImageTest, Clone) {
+  Scenario scenario;
+  scenario.prepare = [this] { MakeImage("base"); };
+  scenario.call = [this](bool other) {
+    v1::CloneImageRequest request = CloneImageRequest("a", kBase);
+    if (other) request.set_virtual_size_bytes(kSize + 1);
+    return Ask(request);
+  };
+  scenario.failed = [this] { EXPECT_TRUE(DependentsOf(kBase).empty()); };
+  scenario.done = [this](bool) {
+    EXPECT_EQ(GetImage(kName).backing_image(), kBase);
+    EXPECT_EQ(DependentsOf(kBase), std::vector<std::string>{kName});
+  };
+  ForEveryCut(scenario);
+}
+
+TEST_F(CrashImageTest, RemovalOfAClone) {
+  Scenario scenario;
+  scenario.prepare = [this] {
+    MakeImage("base");
+    MakeClone("a", kBase);
+  };
+  scenario.call = [this](bool other) {
+    return Delete(v1::DeleteImageRequest::MODE_PURGE, 0, other);
+  };
+  scenario.done = [this](bool) {
+    ExpectNoImage(kName);
+    EXPECT_TRUE(DependentsOf(kBase).empty());
+  };
+  ForEveryCut(scenario);
+}
+
+TEST_F(CrashImageTest, RemovalOfACloneOfATombstone) {
+  Scenario scenario;
+  scenario.prepare = [this] {
+    MakeImage("base");
+    MakeClone("a", kBase);
+    v1::DeleteImageRequest request;
+    request.set_name(kBase);
+    request.set_mode(v1::DeleteImageRequest::MODE_TOMBSTONE);
+    ASSERT_TRUE(Send(request).ok());
+  };
+  scenario.call = [this](bool other) {
+    return Delete(v1::DeleteImageRequest::MODE_PURGE, 0, other);
+  };
+  scenario.done = [this](bool) {
+    ExpectNoImage(kName);
+    ExpectNoImage(kBase);
+  };
+  ForEveryCut(scenario);
+}
+
+TEST_F(CrashImageTest, ResizeToMore) { ResizeIsCutFrom(kSize, 2 * kSize); }
+TEST_F(CrashImageTest, ResizeToLess) { ResizeIsCutFrom(2 * kSize, kSize); }
+
+TEST_F(CrashImageTest, Check) { CheckIsCutWith(v1::CheckImageRequest::REPAIR_NONE); }
+TEST_F(CrashImageTest, Repair) { CheckIsCutWith(v1::CheckImageRequest::REPAIR_ALL); }
 
 TEST_F(CrashImageTest, Tombstone) {
   Scenario scenario;

@@ -1,6 +1,7 @@
 // What the API promises, as a few maps: what each call must answer, and what there is afterwards.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -22,6 +23,7 @@ class DomainModel {
     uint64_t generation = 1;
     bool deleted = false;   // a tombstone
     bool retained = false;  // that is kept, whatever uses it
+    std::string backing;    // the image that it stands on; empty: none
   };
   struct Export {
     std::string source;
@@ -44,6 +46,18 @@ class DomainModel {
     }
     return false;
   }
+  bool IsStoodOn(const std::string& image) const {
+    for (const auto& [name, other] : images) {
+      if (other.backing == image) return true;
+    }
+    return false;
+  }
+  bool IsWritable(const std::string& image) const {
+    for (const auto& [name, exported] : exports) {
+      if (exported.source == image && !exported.read_only) return true;
+    }
+    return false;
+  }
   std::size_t draining() const {
     std::size_t count = 0;
     for (const auto& [name, exported] : exports) count += exported.draining ? 1 : 0;
@@ -61,8 +75,29 @@ class DomainModel {
       images[name] = asked;
       return "";
     }
-    const bool same = found->second.size == asked.size && found->second.label == asked.label;
+    const bool same = found->second.size == asked.size && found->second.label == asked.label &&
+                      found->second.backing.empty();
     return same ? "RESOURCE_EXISTS" : "RESOURCE_EXISTS_DIFFERENT";
+  }
+
+  // It gets the source's size.
+  std::string CloneImage(const std::string& name, const std::string& source,
+                         const std::string& label) {
+    const auto below = images.find(source);
+    if (below == images.end()) return "RESOURCE_NOT_FOUND";
+    const auto found = images.find(name);
+    if (found != images.end()) {
+      const bool same = found->second.backing == source && found->second.label == label;
+      return same ? "RESOURCE_EXISTS" : "RESOURCE_EXISTS_DIFFERENT";
+    }
+    if (below->second.deleted) return "IMAGE_DELETED";
+    if (IsWritable(source)) return "IMAGE_IN_USE";
+    Image clone;
+    clone.size = below->second.size;
+    clone.label = label;
+    clone.backing = source;
+    images[name] = clone;
+    return "";
   }
 
   // `size` 0: as it is.
@@ -73,6 +108,7 @@ class DomainModel {
     if (!etag) return "ETAG_MISMATCH";
     Image& image = found->second;
     if (size != 0 && size < image.size) return "SHRINK_NOT_ALLOWED";
+    if (size > image.size && IsStoodOn(name)) return "IMAGE_HAS_DEPENDENTS";
     const Image before = image;
     image.label = label;
     if (size != 0) image.size = size;
@@ -85,7 +121,9 @@ class DomainModel {
     if (found == images.end()) return allow_missing ? "" : "RESOURCE_NOT_FOUND";
     if (!etag) return "ETAG_MISMATCH";
     if (IsUsed(name)) return "IMAGE_IN_USE";
+    if (IsStoodOn(name)) return "IMAGE_HAS_DEPENDENTS";
     images.erase(found);
+    PurgeWhatIsDue();
     return "";
   }
 
@@ -117,6 +155,7 @@ class DomainModel {
     const auto image = images.find(asked.source);
     if (image == images.end()) return "RESOURCE_NOT_FOUND";
     if (image->second.deleted) return "IMAGE_DELETED";
+    if (!asked.read_only && IsStoodOn(asked.source)) return "IMAGE_HAS_DEPENDENTS";
     exports[name] = asked;
     return "";
   }
@@ -131,6 +170,8 @@ class DomainModel {
     if (!etag) return "ETAG_MISMATCH";
     Export& exported = found->second;
     if (exported.draining) return "OPERATION_IN_PROGRESS";
+    const bool opens = exported.read_only && !asked.read_only;
+    if (opens && IsStoodOn(exported.source)) return "IMAGE_HAS_DEPENDENTS";
     const bool changes = exported.description != asked.description ||
                          exported.read_only != asked.read_only || exported.enabled != asked.enabled;
     exported.description = asked.description;
@@ -193,10 +234,17 @@ class DomainModel {
     exports.erase(name);
     PurgeWhatIsDue();
   }
+  // From the top of each chain.
   void PurgeWhatIsDue() {
-    std::erase_if(images, [this](const auto& image) {
-      return image.second.deleted && !image.second.retained && !IsUsed(image.first);
-    });
+    const auto is_due = [this](const auto& image) {
+      return image.second.deleted && !image.second.retained && !IsUsed(image.first) &&
+             !IsStoodOn(image.first);
+    };
+    for (;;) {
+      const auto due = std::find_if(images.begin(), images.end(), is_due);
+      if (due == images.end()) return;
+      images.erase(due);
+    }
   }
 };
 

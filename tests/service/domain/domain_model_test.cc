@@ -280,6 +280,10 @@ void DomainModelTest::ExpectImage(const v1::Image& told, const DomainModel::Imag
   for (const auto& [name, exported] : model_.exports) {
     if (exported.source == told.name()) users.push_back(name);
   }
+  for (const auto& [name, other] : model_.images) {
+    if (other.backing == told.name()) users.push_back(name);
+  }
+  EXPECT_EQ(told.backing_image(), image.backing);
   EXPECT_EQ(std::vector<std::string>(told.dependents().begin(), told.dependents().end()), users);
   const std::string file = SpecOf(told).file_name;
   ASSERT_TRUE(files_.Has(file)) << file;

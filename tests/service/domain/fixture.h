@@ -129,6 +129,20 @@ class DomainFixture : public testing::Test {
     request.mutable_image()->set_virtual_size_bytes(size);
     return Result<v1::Image>(domain_->images().Create(request, Call()));
   }
+  absl::StatusOr<v1::Image> CreateQcow2(const std::string& id, uint64_t size = 4096) {
+    v1::CreateImageRequest request;
+    request.set_image_id(id);
+    request.mutable_image()->mutable_qcow2();
+    request.mutable_image()->set_virtual_size_bytes(size);
+    return Result<v1::Image>(domain_->images().Create(request, Call()));
+  }
+  // `source`: images/...
+  absl::StatusOr<v1::Image> Clone(const std::string& id, const std::string& source) {
+    v1::CloneImageRequest request;
+    request.set_image_id(id);
+    request.set_source(source);
+    return Result<v1::Image>(domain_->images().Clone(request, Call()));
+  }
   absl::StatusOr<v1::Image> Import(const std::string& id, const std::string& source_file, bool move,
                                    uint64_t size = 0) {
     v1::ImportImageRequest request;

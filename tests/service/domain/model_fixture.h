@@ -42,7 +42,7 @@ class ModelFixture : public CrashFixture {
   }
 
   PlannedCall Choose() {
-    switch (random_.Below(10)) {
+    switch (random_.Below(11)) {
       case 0:
       case 1:
         return PlanCreateImage();
@@ -59,6 +59,8 @@ class ModelFixture : public CrashFixture {
         return PlanUpdateExport();
       case 8:
         return PlanDeleteExport();
+      case 9:
+        return PlanClone();
       default:
         return PlanClose();
     }
@@ -112,11 +114,23 @@ class ModelFixture : public CrashFixture {
 
   PlannedCall PlanCreateImage() {
     const std::string id = ImageId();
-    const DomainModel::Image asked{Size(), Label()};
+    DomainModel::Image asked;
+    asked.size = Size();
+    asked.label = Label();
     v1::CreateImageRequest request = CreateImageRequest(id, asked.size);
     if (!asked.label.empty()) (*request.mutable_image()->mutable_labels())["k"] = asked.label;
     PlannedCall call = Plan(request, "images/" + id);
     call.reason = call.after.CreateImage(call.about, asked);
+    return call;
+  }
+
+  PlannedCall PlanClone() {
+    const std::string source = "images/" + ImageId();
+    const std::string label = Label();
+    v1::CloneImageRequest request = CloneImageRequest(ImageId(), source);
+    if (!label.empty()) (*request.mutable_labels())["k"] = label;
+    PlannedCall call = Plan(request, "images/" + request.image_id());
+    call.reason = call.after.CloneImage(call.about, source, label);
     return call;
   }
 
