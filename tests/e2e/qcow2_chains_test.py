@@ -378,4 +378,4 @@ class KillTest(ChainTestCase):
 
 
 if __name__ == "__main__":
-    harness.main(commands=["qemu-img", "qemu-io", "nbdcopy", "cp"])
+    harness.main(commands=["qemu-img", "qemu-io", "nbdcopy", "cp", "protoc"], modules=("nbd", "grpc", "google.protobuf"))
