@@ -14,94 +14,6 @@ from qcow2_tools import gabion_options, merged, qemu_atoms, qemu_bytes, qemu_che
 CHAINS = int(os.environ.get("GABION_CHAINS", "4"))  # that each test plays
 
 
-class ChainTestCase(qcow2_tools.Qcow2TestCase):
-    def for_rounds(self, play):
-        """Calls play(name, random source) for each round; a failure tells which."""
-        rng = harness.random_source()
-        for number in range(CHAINS):
-            seed = rng.randrange(1 << 32)
-            with self.subTest(round=number):
-                play(f"r{number}", random.Random(seed))
-
-
-class ChainsOfQemuTest(ChainTestCase):
-    """Made by qemu-img and qemu-io, imported from the bottom up."""
-
-    def make_raw(self, rng, path, pattern):
-        size = random_size(rng, 12, rng.choice((512, 1)))
-        pieces = []
-        for _ in range(rng.randint(0, 6)):
-            offset, length = random_range(rng, size, 12, rng.choice((512, 1)))
-            pieces.append((offset, harness.read_file(pattern)[:length]))
-        harness.write_file(path, *pieces, size=size)
-        return size
-
-    def make_qcow2(self, rng, path, pattern, below):
-        form = random_format(rng)
-        size = random_size(rng, form["bits"])
-        if below and rng.random() < 0.5:
-            size = -(-below[2] // 512) * 512
-        backing = ["-b", os.path.basename(below[0]), "-F", below[1]] if below else []
-        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", qcow2_tools.qemu_options(form), *backing, path, str(size))
-        commands = qcow2_tools.qemu_io_commands(rng, size, form, pattern, rng.randint(0, 14))
-        if commands:
-            # It refuses to write compressed clusters over others; the rest is done nevertheless.
-            run("qemu-io", "-f", "qcow2", "-d", "unmap", *(w for c in commands for w in ("-c", c)), path,
-                ok="w -c" not in " ".join(commands))
-        return size, form, commands
-
-    def make_chain(self, rng, name, pattern):
-        """[(path, kind, size)] from the bottom, and how it was made."""
-        chain, story = [], []
-        for number in range(rng.randint(1, 6)):
-            path = self.daemon.file(f"{name}-{number}")
-            if number == 0 and rng.random() < 0.4:
-                chain.append((path, "raw", self.make_raw(rng, path, pattern)))
-                story.append(chain[-1])
-            else:
-                size, *how = self.make_qcow2(rng, path, pattern, chain[-1] if chain else None)
-                chain.append((path, "qcow2", size))
-                story.append((chain[-1], *how))
-        return chain, story
-
-    def test_what_qemu_made(self):
-        self.for_rounds(self.play)
-
-    def play(self, name, rng):
-        pattern = harness.write_file(self.daemon.file("pattern"), (0, rng.randbytes(200) * 40 + rng.randbytes(100 * KiB)))
-        chain, story = self.make_chain(rng, name, pattern)
-        try:
-            self.check_chain(name, chain)
-        except (AssertionError, harness.CallError):
-            print(f"{name}:", *story, sep="\n  ", file=sys.stderr)
-            raise
-
-    def check_chain(self, name, chain):
-        files = []
-        for number, (path, kind, _) in enumerate(chain):
-            backing = f"{name}-{number - 1}" if number else None
-            files.append((self.bring(f"{name}-{number}", path, backing, kind), kind))
-        chain = chain[::-1]
-        sizes, kinds = [c[2] for c in chain], [c[1] for c in chain]
-        image = f"{name}-{len(chain) - 1}"
-        self.assertEqual(int(self.image(image)["virtualSizeBytes"]), sizes[0])
-        self.daemon.create_export(image, image, {"minimumBytes": 1}, readOnly=True, exposeAllocationDepth=True)
-        expected = qemu_bytes(chain[0][0], kinds[0])[:sizes[0]]
-        copy = self.daemon.file("copy")
-        run("nbdcopy", self.daemon.uri(image), copy)
-        self.assert_same(harness.read_file(copy), expected, "nbdcopy and qemu-img convert")
-        atoms = qemu_atoms(chain[0][0], sizes, kinds)
-        self.assertEqual(self.atoms(f"images/{image}"), atoms)
-        self.assertEqual(self.whole(image, qcow2_tools.DEPTH), qcow2_tools.by_value(atoms, lambda a: a[3]))
-        self.assertEqual(self.whole(image, "base:allocation"),
-                         qcow2_tools.by_value(atoms, lambda a: 0 if a[2] else 2 if a[5] else 3))
-        for (ours, kind), (theirs, _, _) in zip(reversed(files), chain):
-            if kind == "qcow2" and qemu_check(theirs) == 0:
-                self.assertEqual(qemu_check(ours), 0)
-        self.assert_same(qemu_bytes(files[-1][0], kinds[0])[:sizes[0]], expected, "qemu-img convert of the pool's files")
-        self.assertEqual(qemu_atoms(files[-1][0], sizes, kinds), atoms)
-
-
 class Disk:
     """What a disk holds; None where a trim left it open, until it has been read."""
 
@@ -123,39 +35,16 @@ class Disk:
         return offset + next(i for i in range(len(data)) if expected[i] != data[i])
 
 
-class ChainsOfGabionTest(ChainTestCase):
-    """Made by CreateImage and CloneImage, written by clients, read by qemu."""
+class ChainTestCase(qcow2_tools.Qcow2TestCase):
+    def for_rounds(self, play):
+        """Calls play(name, random source) for each round; a failure tells which."""
+        rng = harness.random_source()
+        for number in range(CHAINS):
+            seed = rng.randrange(1 << 32)
+            with self.subTest(round=number):
+                play(f"r{number}", random.Random(seed))
 
-    def test_what_gabion_made(self):
-        self.for_rounds(self.play_chain)
-
-    def play_chain(self, name, rng):
-        disks = []  # (image, Disk, format) from the bottom
-        layers = rng.randint(1, 4)
-        for number in range(layers):
-            # Of others than the last one qemu would see whole sectors only.
-            disks.append(self.make_layer(rng, f"{name}-{number}", disks[-1] if disks else None, number == layers - 1))
-        for image, disk, form in disks:
-            with self.subTest(image=image, form=form):
-                self.check_files(image, disk)
-
-    def make_layer(self, rng, image, below, is_last):
-        form = random_format(rng)
-        size = random_size(rng, form["bits"], 1 if is_last and rng.random() < 0.5 else 512)
-        if below and rng.random() < 0.5:
-            size = len(below[1].bytes)
-        content = bytes(size) if below is None else bytes(below[1].bytes[:size]).ljust(size, b"\0")
-        if below:
-            self.clone(image, below[0], size, gabion_options(form))
-        else:
-            self.create(image, size, gabion_options(form))
-        disk = Disk(content)
-        self.daemon.create_export(image, image, {"minimumBytes": 1})
-        self.play(rng, image, disk, form)
-        self.daemon.delete_export(image)
-        return image, disk, form
-
-    def play(self, rng, image, disk, form):
+    def play_on(self, rng, image, disk, form):
         """Rounds of requests in flight at once, on ranges that share clusters but no bytes."""
         handles = [harness.nbd_connect(self.daemon.uri(image)) for _ in range(3)]
         size = len(disk.bytes)
@@ -216,7 +105,163 @@ class ChainsOfGabionTest(ChainTestCase):
         if commands:
             run("qemu-io", "-f", "raw", "-d", "unmap", *(w for c in commands for w in ("-c", c)), self.daemon.uri(image))
 
-    def check_files(self, image, disk):
+
+class ChainsOfQemuTest(ChainTestCase):
+    """Made by qemu-img and qemu-io, imported from the bottom up."""
+
+    def make_raw(self, rng, path, pattern):
+        size = random_size(rng, 12, rng.choice((512, 1)))
+        pieces = []
+        for _ in range(rng.randint(0, 6)):
+            offset, length = random_range(rng, size, 12, rng.choice((512, 1)))
+            pieces.append((offset, harness.read_file(pattern)[:length]))
+        harness.write_file(path, *pieces, size=size)
+        return size
+
+    def make_qcow2(self, rng, path, pattern, below):
+        form = random_format(rng)
+        size = random_size(rng, form["bits"])
+        if below and rng.random() < 0.5:
+            size = -(-below[2] // 512) * 512
+        backing = ["-b", os.path.basename(below[0]), "-F", below[1]] if below else []
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", qcow2_tools.qemu_options(form), *backing, path, str(size))
+        story = []
+        for snapshot in range(rng.choice((1, 1, 1, 2, 3))):
+            if snapshot:
+                # With refcounts of one bit it cannot.
+                run("qemu-img", "snapshot", "-c", f"s{snapshot}", path, ok=form["refcounts"] > 1)
+            commands = qcow2_tools.qemu_io_commands(rng, size, form, pattern, rng.randint(0, 10))
+            story += ["snapshot", *commands]
+            if commands:
+                # It refuses to write compressed clusters over others; the rest is done nevertheless.
+                run("qemu-io", "-f", "qcow2", "-d", "unmap", *(w for c in commands for w in ("-c", c)), path,
+                    ok="w -c" not in " ".join(commands))
+        return size, form, story
+
+    def make_chain(self, rng, name, pattern):
+        """[(path, kind, size)] from the bottom, and how it was made."""
+        chain, story = [], []
+        for number in range(rng.randint(1, 6)):
+            path = self.daemon.file(f"{name}-{number}")
+            if number == 0 and rng.random() < 0.4:
+                chain.append((path, "raw", self.make_raw(rng, path, pattern)))
+                story.append(chain[-1])
+            else:
+                size, *how = self.make_qcow2(rng, path, pattern, chain[-1] if chain else None)
+                chain.append((path, "qcow2", size))
+                story.append((chain[-1], *how))
+        return chain, story
+
+    def test_what_qemu_made(self):
+        self.for_rounds(self.play)
+
+    def play(self, name, rng):
+        pattern = harness.write_file(self.daemon.file("pattern"), (0, rng.randbytes(200) * 40 + rng.randbytes(100 * KiB)))
+        chain, story = self.make_chain(rng, name, pattern)
+        try:
+            image, path = self.check_chain(name, chain)
+            if chain[-1][1] == "qcow2":
+                self.change(rng, image, path, story[-1][1])
+        except (AssertionError, harness.CallError):
+            print(f"{name}:", *story, sep="\n  ", file=sys.stderr)
+            raise
+
+    def check_chain(self, name, chain):
+        files = []
+        for number, (path, kind, _) in enumerate(chain):
+            backing = f"{name}-{number - 1}" if number else None
+            files.append((self.bring(f"{name}-{number}", path, backing, kind), kind))
+        chain = chain[::-1]
+        sizes, kinds = [c[2] for c in chain], [c[1] for c in chain]
+        image = f"{name}-{len(chain) - 1}"
+        self.assertEqual(int(self.image(image)["virtualSizeBytes"]), sizes[0])
+        self.daemon.create_export(image, image, {"minimumBytes": 1}, readOnly=True, exposeAllocationDepth=True)
+        expected = qemu_bytes(chain[0][0], kinds[0])[:sizes[0]]
+        copy = self.daemon.file("copy")
+        run("nbdcopy", self.daemon.uri(image), copy)
+        self.assert_same(harness.read_file(copy), expected, "nbdcopy and qemu-img convert")
+        atoms = qemu_atoms(chain[0][0], sizes, kinds)
+        self.assertEqual(self.atoms(f"images/{image}"), atoms)
+        self.assertEqual(self.whole(image, qcow2_tools.DEPTH), qcow2_tools.by_value(atoms, lambda a: a[3]))
+        self.assertEqual(self.whole(image, "base:allocation"),
+                         qcow2_tools.by_value(atoms, lambda a: 0 if a[2] else 2 if a[5] else 3))
+        for (ours, kind), (theirs, _, _) in zip(reversed(files), chain):
+            if kind == "qcow2" and qemu_check(theirs) == 0:
+                self.assertEqual(qemu_check(ours), 0)
+        self.assert_same(qemu_bytes(files[-1][0], kinds[0])[:sizes[0]], expected, "qemu-img convert of the pool's files")
+        self.assertEqual(qemu_atoms(files[-1][0], sizes, kinds), atoms)
+        self.daemon.delete_export(image)
+        return image, files[-1][0]
+
+    def change(self, rng, image, path, form):
+        """Writes to the topmost image, which others have made; its snapshots stay as they are."""
+        before, status = self.snapshots(path), qemu_check(path)
+        disk = Disk(qemu_bytes(path))
+        self.daemon.create_export(image, image, {"minimumBytes": 1})
+        self.play_on(rng, image, disk, form)
+        self.daemon.delete_export(image)
+        if status == 0:
+            self.assert_clean(path)
+        self.assert_same(qemu_bytes(path), bytes(disk.bytes), "qemu-img convert after writes")
+        self.assertTrue(self.snapshots(path) == before, "a snapshot has changed")
+
+    @staticmethod
+    def snapshots(path):
+        """The content of each internal snapshot."""
+        contents = {}
+        for snapshot in qcow2_tools.qemu_info(path).get("snapshots", []):
+            run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", "-l", snapshot["name"], path, path + ".flat")
+            contents[snapshot["name"]] = harness.read_file(path + ".flat")
+            os.unlink(path + ".flat")
+        return contents
+
+
+class ChainsOfGabionTest(ChainTestCase):
+    """Made by CreateImage and CloneImage, written by clients, read by qemu."""
+
+    def test_what_gabion_made(self):
+        self.for_rounds(self.play_chain)
+
+    def play_chain(self, name, rng):
+        disks = []  # (image, Disk, format) from the bottom
+        layers = rng.randint(1, 4)
+        for number in range(layers):
+            # Of others than the last one qemu would see whole sectors only.
+            disks.append(self.make_layer(rng, f"{name}-{number}", disks[-1] if disks else None, number == layers - 1))
+        for image, disk, form in disks:
+            with self.subTest(image=image, form=form):
+                self.check_files(image, disk, form)
+
+    def make_layer(self, rng, image, below, is_last):
+        if below is None and rng.random() < 0.25:
+            return self.make_raw_layer(rng, image)
+        form = random_format(rng)
+        size = random_size(rng, form["bits"], 1 if is_last and rng.random() < 0.5 else 512)
+        if below and rng.random() < 0.5:
+            size = len(below[1].bytes)
+        content = bytes(size) if below is None else bytes(below[1].bytes[:size]).ljust(size, b"\0")
+        if below:
+            self.clone(image, below[0], size, gabion_options(form))
+        else:
+            self.create(image, size, gabion_options(form))
+        disk = Disk(content)
+        self.daemon.create_export(image, image, {"minimumBytes": 1})
+        self.play_on(rng, image, disk, form)
+        self.daemon.delete_export(image)
+        return image, disk, form
+
+    def make_raw_layer(self, rng, image):
+        disk = Disk(bytes(random_size(rng, 12)))
+        self.daemon.create_image(image, len(disk.bytes))
+        self.daemon.create_export(image, image, {"minimumBytes": 1})
+        self.play_on(rng, image, disk, {"bits": 12})
+        self.daemon.delete_export(image)
+        return image, disk, None
+
+    def check_files(self, image, disk, form):
+        if form is None:
+            self.assert_same(harness.read_file(self.file_of(image, "raw")), bytes(disk.bytes), "the file")
+            return
         path, size = self.file_of(image), len(disk.bytes)
         self.assert_clean(path)
         whole = size // 512 * 512  # qemu sees no more
@@ -225,9 +270,9 @@ class ChainsOfGabionTest(ChainTestCase):
             return
         self.assert_same(qemu_bytes(path)[:whole], expected, "qemu-img convert")
         self.assert_same(qcow2_tools.qemu_reads(path)[:whole], expected, "qemu-img dd")
-        sizes = [int(self.image(i)["virtualSizeBytes"]) for i in self.chain_of(image)]
-        ours = clipped(self.atoms(f"images/{image}"), whole)
-        self.assertEqual(ours, clipped(qemu_atoms(path, sizes, ["qcow2"] * len(sizes)), whole))
+        chain = [self.image(name) for name in self.chain_of(image)]
+        sizes, kinds = [int(i["virtualSizeBytes"]) for i in chain], ["qcow2" if "qcow2" in i else "raw" for i in chain]
+        self.assertEqual(clipped(self.atoms(f"images/{image}"), whole), clipped(qemu_atoms(path, sizes, kinds), whole))
 
     def chain_of(self, image):
         names = [image]
@@ -258,13 +303,20 @@ class Writer(threading.Thread):
         self.error = None
 
     def content(self, block, number):
-        """What the block holds after its n-th change."""
+        """What the block holds after its n-th change, if that was no trim."""
         if number == 0:
             return self.start_content[block * self.block_bytes:(block + 1) * self.block_bytes]
-        if number % 5 in (3, 4):
+        if number % 6 in (3, 4, 5):
             return bytes(self.block_bytes)
         text = f"{block:08d} {number:08d} ".encode()
         return (text * (self.block_bytes // len(text) + 1))[:self.block_bytes]
+
+    def allowed(self, block):
+        """What the block may hold now. A trim may leave what was there."""
+        first = self.durable[block]
+        if first % 6 == 5:
+            first -= 1
+        return [self.content(block, n) for n in range(first, self.sent[block] + 1)]
 
     def run(self):
         """Until the server is gone."""
@@ -281,10 +333,12 @@ class Writer(threading.Thread):
             number, at = self.sent[block], block * self.block_bytes
             flags = nbd.CMD_FLAG_FUA if self.rng.random() < 0.1 else 0
             buffer = nbd.Buffer.from_bytearray(bytearray(self.content(block, number)))
-            if number % 5 == 3:
+            if number % 6 == 3:
                 cookie = self.handle.aio_zero(self.block_bytes, at, flags=flags)
-            elif number % 5 == 4:
+            elif number % 6 == 4:
                 cookie = self.handle.aio_zero(self.block_bytes, at, flags=flags | nbd.CMD_FLAG_NO_HOLE)
+            elif number % 6 == 5:
+                cookie = self.handle.aio_trim(self.block_bytes, at, flags=flags)
             else:
                 cookie = self.handle.aio_pwrite(buffer, at, flags=flags)
             waiting.append((cookie, block, flags, buffer))
@@ -305,7 +359,7 @@ class Writer(threading.Thread):
         wrong = []
         for block in self.blocks:
             got = handle.pread(self.block_bytes, block * self.block_bytes)
-            if not any(got == self.content(block, n) for n in range(self.durable[block], self.sent[block] + 1)):
+            if got not in self.allowed(block):
                 wrong.append((block, self.durable[block], self.sent[block], got[:20]))
         return wrong
 
@@ -378,4 +432,4 @@ class KillTest(ChainTestCase):
 
 
 if __name__ == "__main__":
-    harness.main(commands=["qemu-img", "qemu-io", "nbdcopy", "cp"])
+    harness.main(commands=["qemu-img", "qemu-io", "nbdcopy", "cp", "protoc"], modules=("nbd", "grpc", "google.protobuf"))
