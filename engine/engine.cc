@@ -305,6 +305,8 @@ absl::Status EngineImpl::StartServers() {
   ShardServer::Options options;
   options.io_driver = options_.io_driver;
   options.direct_io = options_.direct_io;
+  options.qcow2_cache = options_.qcow2_cache_per_image;
+  options.qcow2_cache_total.value = options_.qcow2_cache.value / shards_.size();
   options.nbd = options_.nbd;
   options.budget_bytes = options_.nbd.max_bytes_in_flight_total.value / shards_.size();
   for (const auto& shard : shards_) {

@@ -52,7 +52,9 @@ struct EngineOptions {
   uint32_t shards = 0;  // threads of the data plane; 0: one per CPU less one, at least one
   IoDriver io_driver = IoDriver::kAuto;
   std::chrono::microseconds poll_before_sleep{50};
-  bool direct_io = false;  // O_DIRECT for image files
+  bool direct_io = false;                      // O_DIRECT for the files of raw images
+  ByteCount qcow2_cache_per_image{32 * kMiB};  // tables of one qcow2 image
+  ByteCount qcow2_cache{256 * kMiB};           // of all of them
   NbdOptions nbd;
 };
 

@@ -52,11 +52,15 @@ Task<void> Home::CompareWithOpen(const std::vector<ImageSpec>& specs,
     }
     if (asked.empty()) continue;
     auto call = [server, &asked] { return server->OpenFiles(asked); };
-    const std::vector<std::optional<FileId>> open =
+    const std::vector<std::optional<ShardServer::OpenFile>> open =
         co_await CallOn(shard_, server->shard(), server->tasks(), call);
     for (std::size_t i = 0; i < at.size(); ++i) {
       absl::StatusOr<ImageInfo>& info = infos[at[i]];
-      if (!open[i].has_value() || *open[i] == info->file) continue;
+      if (!open[i].has_value()) continue;
+      if (open[i]->file == info->file) {
+        if (!open[i]->health.ok()) info = open[i]->health;
+        continue;
+      }
       info = Annotate(Replaced(*asked[i], "the file is not the one that is open for it"),
                       asked[i]->name);
     }

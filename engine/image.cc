@@ -48,6 +48,7 @@ Image::~Image() {
 
 Task<absl::Status> Image::AddUser(bool writing) {
   if (writing) {
+    CO_RETURN_IF_ERROR(CheckSound());
     if (!root_.limits().writable) {
       co_return WithReason(
           absl::FailedPreconditionError("the image's file cannot be opened for writing"),
@@ -101,7 +102,16 @@ absl::Status Image::AddDependent() {
 }
 
 absl::Status Image::health() const {
-  return parts_.qcow2 == nullptr ? absl::OkStatus() : parts_.qcow2->health();
+  if (parts_.qcow2 == nullptr) return absl::OkStatus();
+  return FormatError(parts_.qcow2->health(), spec_);
+}
+
+absl::Status Image::CheckSound() const {
+  if (parts_.qcow2 == nullptr || !parts_.qcow2->header().corrupt()) return health();
+  return WithReason(
+      absl::DataLossError(absl::StrCat(
+          spec_.name, ": the file says that it contradicts itself; it can only be read")),
+      {"IMAGE_CORRUPT", {{"image", spec_.name}}});
 }
 
 Task<absl::Status> Image::Grow(ByteCount size) { return root_.Resize(size); }

@@ -108,6 +108,7 @@ class Image final : private ImageRoot::Observer {
 
  private:
   Task<absl::Status> BeginWriting();
+  absl::Status CheckSound() const;
   void OnGrown() override { observer_.OnImageGrown(*this); }
 
   const ImageSpec spec_;

@@ -57,13 +57,19 @@ ImageSpec BackingOf(const ImageSpec& spec) {
 }
 
 absl::Status FormatError(const absl::Status& status, const ImageSpec& spec) {
-  if (ReasonOf(status).has_value()) return status;
+  if (status.ok()) return status;
   const std::string message(status.message());
+  const std::optional<Reason> reason = ReasonOf(status);
+  if (reason.has_value() && reason->reason == "IMAGE_CORRUPT" && reason->metadata.empty()) {
+    return WithReason(absl::DataLossError(absl::StrCat(spec.name, ": ", message)),
+                      {"IMAGE_CORRUPT", {{"image", spec.name}}});
+  }
+  if (reason.has_value()) return status;
   if (absl::IsUnimplemented(status)) {
     return WithReason(absl::FailedPreconditionError(absl::StrCat(spec.name, ": ", message)),
                       {"FEATURE_UNSUPPORTED", {{"image", spec.name}, {"feature", message}}});
   }
-  if (absl::IsFailedPrecondition(status) || absl::IsDataLoss(status)) {
+  if (absl::IsFailedPrecondition(status)) {
     return WithReason(absl::DataLossError(absl::StrCat(spec.name, ": ", message)),
                       {"IMAGE_CORRUPT", {{"image", spec.name}}});
   }
@@ -116,7 +122,7 @@ absl::Status DescribeImage(int fd, ByteCount size, const ImageSpec& spec, ImageI
 }
 
 absl::Status CheckImportable(const qcow2::Header& header, const ImageBuild& build) {
-  const auto refused = [](std::string message, std::string feature) {
+  const auto refused = [](const std::string& message, std::string feature) {
     return WithReason(absl::FailedPreconditionError(message),
                       {"FEATURE_UNSUPPORTED", {{"feature", std::move(feature)}}});
   };

@@ -68,6 +68,10 @@ absl::Status ReasonForFile(const absl::Status& status, const ImageSpec& spec) {
 absl::Status ReasonForSource(const absl::Status& status, const ImageSpec& spec) {
   if (status.ok()) return status;
   const std::optional<Reason> given = ReasonOf(status);
+  const bool is_about_image = given.has_value() && !given->metadata.empty() &&
+                              given->metadata[0].first == "field" &&
+                              given->metadata[0].second.starts_with("image.");
+  if (is_about_image) return status;
   Reason reason{given.has_value() ? given->reason : "", {{"field", "source_file"}}};
   for (const auto& [key, value] :
        given.has_value() ? given->metadata : decltype(reason.metadata){}) {

@@ -133,13 +133,17 @@ Task<void> ShardServer::ReleaseImage(Image* image, bool writing) {
   co_await CloseImage(image);
 }
 
-Task<std::vector<std::optional<FileId>>> ShardServer::OpenFiles(
+Task<std::vector<std::optional<ShardServer::OpenFile>>> ShardServer::OpenFiles(
     std::span<const ImageSpec* const> specs) {
-  std::vector<std::optional<FileId>> files;
+  std::vector<std::optional<OpenFile>> files;
   for (const ImageSpec* spec : specs) {
     const auto found = images_.find(spec->name);
     const bool open = found != images_.end() && found->second->spec().uid == spec->uid;
-    files.push_back(open ? std::optional<FileId>(found->second->file()) : std::nullopt);
+    if (open) {
+      files.push_back(OpenFile{found->second->file(), found->second->health()});
+    } else {
+      files.push_back(std::nullopt);
+    }
   }
   co_return files;
 }

@@ -92,7 +92,11 @@ class ShardServer final : private Image::GrowthObserver {
   Task<absl::Status> CloseConnection(std::string name, uint64_t id);
 
   // The files that are open for these images; nothing for one that is not open here.
-  Task<std::vector<std::optional<FileId>>> OpenFiles(std::span<const ImageSpec* const> specs);
+  struct OpenFile {
+    FileId file;
+    absl::Status health;  // Image::health()
+  };
+  Task<std::vector<std::optional<OpenFile>>> OpenFiles(std::span<const ImageSpec* const> specs);
   Task<absl::StatusOr<ImageInfo>> GrowImage(ImageSpec spec, ByteCount size,
                                             const io::Directory* pool);
   Task<absl::Status> ShrinkImage(ImageSpec spec, ByteCount size, const io::Directory* pool);

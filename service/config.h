@@ -45,6 +45,8 @@ struct Config {
   uint32_t max_inflight_requests = 128;                    // per connection
   uint64_t max_inflight_bytes_per_connection = 64u << 20;  // bytes
   uint64_t max_inflight_bytes = 1u << 30;                  // bytes, all connections
+  uint64_t qcow2_cache_bytes_per_image = 32u << 20;        // bytes
+  uint64_t qcow2_cache_bytes = 256u << 20;                 // bytes, all images
   LogLevel log_level = LogLevel::kInfo;
 };
 

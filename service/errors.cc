@@ -322,13 +322,13 @@ grpc::Status ToGrpcStatus(const absl::Status& status, std::string_view request_i
   return {static_cast<grpc::StatusCode>(wire.code()), wire.message(), wire.SerializeAsString()};
 }
 
-absl::Status FromRpcStatus(const google::rpc::Status& wire) {
-  absl::Status status(static_cast<absl::StatusCode>(wire.code()), AsAbsl(wire.message()));
-  if (status.ok()) return status;
-  for (const google::protobuf::Any& detail : wire.details()) {
-    status.SetPayload(AsAbsl(detail.type_url()), absl::Cord(detail.value()));
+absl::Status FromRpcStatus(const google::rpc::Status& status) {
+  absl::Status read(static_cast<absl::StatusCode>(status.code()), AsAbsl(status.message()));
+  if (read.ok()) return read;
+  for (const google::protobuf::Any& detail : status.details()) {
+    read.SetPayload(AsAbsl(detail.type_url()), absl::Cord(detail.value()));
   }
-  return status;
+  return read;
 }
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {

@@ -12,6 +12,7 @@ namespace gabion::service {
 namespace {
 
 constexpr uint16_t kNbdPort = 10809;  // registered with IANA for NBD
+constexpr uint64_t kSmallestCacheBytes = 1u << 20;
 constexpr uint64_t kLargestRequestBytes = 32 * kMiB;
 
 std::string Quoted(std::string_view text) { return "\"" + std::string(text) + "\""; }
@@ -175,7 +176,7 @@ constexpr Setting kSettings[] = {
      "How files are read and written: io_uring; threads; auto: io_uring where the kernel allows "
      "it.",
      SetIoDriver},
-    {"direct-io", "", "false", "Opens image files past the page cache (O_DIRECT).",
+    {"direct-io", "", "false", "Opens the files of raw images past the page cache (O_DIRECT).",
      [](Text text, Config* c) { return SetBool(text, &c->direct_io); }},
     {"poll-us", "N", "50",
      "Microseconds, 0 to 1000, that a shard polls for work before it sleeps: lower latency for "
@@ -206,6 +207,17 @@ constexpr Setting kSettings[] = {
      "The same over all connections; not below the one above.",
      [](Text text, Config* c) {
        return SetBytes(text, kLargestRequestBytes, &c->max_inflight_bytes);
+     }},
+    {"qcow2-cache-bytes-per-image", "BYTES", "32MiB",
+     "Memory for the tables of one qcow2 image that is open, at least 1MiB; what has changed and "
+     "is not written yet comes on top, some MiB.",
+     [](Text text, Config* c) {
+       return SetBytes(text, kSmallestCacheBytes, &c->qcow2_cache_bytes_per_image);
+     }},
+    {"qcow2-cache-bytes", "BYTES", "256MiB",
+     "The same over all images, at least 1MiB; each image keeps 128KiB whatever this says.",
+     [](Text text, Config* c) {
+       return SetBytes(text, kSmallestCacheBytes, &c->qcow2_cache_bytes);
      }},
     {"log-level", "LEVEL", "info", "The least that is logged: debug, info, warning or error.",
      SetLogLevel},

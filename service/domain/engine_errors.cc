@@ -31,6 +31,7 @@ std::string FieldOf(const ErrorReason& reason, std::string_view engine_field,
           {reason::kOffsetBeyondEnd.name, &EngineCall::offset_field},
       };
   if (!engine_field.empty() && engine_field == call.file_field) return call.file_field;
+  if (engine_field.starts_with("image.")) return std::string(engine_field);
   const auto found = kFields->find(reason.name);
   if (found != kFields->end() && !(call.*(found->second)).empty()) return call.*(found->second);
   if (reason.name.starts_with("BLOCK_SIZE_")) {

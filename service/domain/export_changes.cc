@@ -70,10 +70,10 @@ absl::StatusOr<v1::Export> ExportManager::Update(const v1::UpdateExportRequest& 
   // The source cannot change, so that it is known before the locks are held.
   ASSIGN_OR_RETURN(const std::optional<StoredExport> seen, records_.Find(name));
   if (!seen.has_value() && !request.allow_missing()) return NotFound(kExportType, name);
-  const std::string source =
-      seen.has_value() ? seen->resource.source() : request.export_().source();
+  const std::vector<std::string> around =
+      Around(seen.has_value() ? seen->resource : request.export_());
   ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
-                   context_.locks.LockFor(call.patience, {name}, {source}));
+                   context_.locks.LockFor(call.patience, {name}, around));
   RETURN_IF_ERROR(SettleChange(name));
   ASSIGN_OR_RETURN(const std::optional<StoredExport> before, records_.Find(name));
   if (before.has_value() != seen.has_value()) {

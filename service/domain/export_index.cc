@@ -9,12 +9,13 @@ std::optional<std::string> ExportIndex::Add(const std::string& export_name,
   if (!added) return taken->second;
   exports_[export_name] = {nbd_name, image};
   by_image_[image].insert(export_name);
+  ++linked_;
   return std::nullopt;
 }
 
 std::size_t ExportIndex::size() const {
   const std::lock_guard lock(mutex_);
-  return exports_.size();
+  return linked_;
 }
 
 void ExportIndex::Remove(const std::string& export_name) {
@@ -37,13 +38,13 @@ void ExportIndex::Link(const std::string& export_name, const std::string& image)
   const auto found = exports_.find(export_name);
   if (found == exports_.end()) return;
   found->second.image = image;
-  by_image_[image].insert(export_name);
+  if (by_image_[image].insert(export_name).second) ++linked_;
 }
 
 void ExportIndex::UnlinkLocked(const std::string& export_name, Entry* entry) {
   const auto siblings = by_image_.find(entry->image);
   if (siblings == by_image_.end()) return;
-  siblings->second.erase(export_name);
+  linked_ -= siblings->second.erase(export_name);
   if (siblings->second.empty()) by_image_.erase(siblings);
   entry->image.clear();
 }

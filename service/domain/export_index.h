@@ -37,6 +37,7 @@ class ExportIndex {
   // The export that has that wire name.
   std::optional<std::string> OwnerOf(const std::string& nbd_name) const;
 
+  // How many there are: one that is none of its image any more does not count.
   std::size_t size() const;
   // In the order of their names; of one image, or of all.
   std::vector<std::string> All() const;
@@ -54,6 +55,7 @@ class ExportIndex {
   std::map<std::string, Entry> exports_;
   std::map<std::string, std::string> by_nbd_name_;
   std::map<std::string, std::set<std::string>> by_image_;
+  std::size_t linked_ = 0;  // in by_image_
 };
 
 }  // namespace gabion::service

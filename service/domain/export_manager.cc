@@ -138,6 +138,17 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   return exported;
 }
 
+// Its image, and the export that has its wire name. That one may be on its way out: its row is gone
+// before its names are free, both under its lock, so that who saw the row gone gets the name.
+std::vector<std::string> ExportManager::Around(const v1::Export& exported) const {
+  std::vector<std::string> names = {exported.source()};
+  const std::string& nbd_name = exported.nbd_name();
+  const std::optional<std::string> owner =
+      context_.index.OwnerOf(nbd_name.empty() ? std::string(IdOf(exported.name())) : nbd_name);
+  if (owner.has_value()) names.push_back(*owner);
+  return names;
+}
+
 absl::Status ExportManager::CheckNames(const v1::Export& exported) const {
   const std::optional<std::string> other = context_.index.OwnerOf(exported.nbd_name());
   if (!other.has_value() || *other == exported.name()) return absl::OkStatus();
@@ -162,9 +173,10 @@ absl::Status ExportManager::TakeNames(const v1::Export& exported) {
 
 absl::StatusOr<v1::Export> ExportManager::Create(const v1::CreateExportRequest& request,
                                                  const Call& call) {
-  const std::string name = MakeName(kExports, request.export_id());
+  v1::Export asked = request.export_();
+  asked.set_name(MakeName(kExports, request.export_id()));
   ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
-                   context_.locks.LockFor(call.patience, {name}, {request.export_().source()}));
+                   context_.locks.LockFor(call.patience, {asked.name()}, Around(asked)));
   ASSIGN_OR_RETURN(v1::Export exported, NewExport(request));
   return Establish(std::move(exported), call);
 }

@@ -67,6 +67,8 @@ class ExportManager {
 
  private:
   absl::StatusOr<v1::Export> NewExport(const v1::CreateExportRequest& request) const;
+  // What must not change while `exported` is made, besides itself: names for a shared lock.
+  std::vector<std::string> Around(const v1::Export& exported) const;
   absl::Status CheckNames(const v1::Export& exported) const;
   absl::Status TakeNames(const v1::Export& exported);
   // TOO_MANY_EXPORTS unless there are at most `most`.

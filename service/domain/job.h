@@ -32,8 +32,9 @@ struct JobProgress {
 struct JobOutcome {
   std::vector<Mutation> steps;
   google::protobuf::Any response;   // unset after Undo()
-  std::function<void()> committed;  // called once they are written, still under the locks; may be
-                                    // empty. After a restart nobody calls it: memory is new then.
+  std::function<void()> committed;  // called once they are written, still under the locks: whoever
+                                    // has seen them waits for these. May be empty. After a restart
+                                    // nobody calls it: memory is new then.
 };
 
 // One job. Made anew from its stored work after a restart, so that it keeps no state that is not

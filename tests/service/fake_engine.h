@@ -234,16 +234,17 @@ void FakeEngine::Do(const std::string& method, engine::Callback<T> done, std::fu
                                            result = std::move(result)]() mutable {
       std::move(done)(std::move(result));
     };
-    bool held = false;
     {
       const std::lock_guard lock(mutex_);
       ++calls_[method];
-      const auto found = held_.find(method);
-      held = found != held_.end();
-      if (held) found->second.push_back(std::move(answer));
       called_.notify_all();
+      const auto held = held_.find(method);
+      if (held != held_.end()) {
+        held->second.push_back(std::move(answer));
+        return;
+      }
     }
-    if (!held) std::move(answer)();
+    std::move(answer)();
   });
 }
 

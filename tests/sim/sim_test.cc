@@ -3,7 +3,6 @@
 
 #include <string>
 
-#include "tests/sim/raw_format.h"
 #include "tests/sim/sim_run.h"
 #include "tests/support/random_source.h"
 
@@ -31,7 +30,7 @@ TEST_P(SimTest, KeepsItsPromises) {
   EXPECT_GT(total.clean_closes, kOperations / 4000);
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, SimTest, testing::Values(&RawFormat()),
+INSTANTIATE_TEST_SUITE_P(Formats, SimTest, testing::ValuesIn(AllFormats()),
                          [](const auto& format) { return std::string(format.param->name()); });
 
 }  // namespace

@@ -76,7 +76,6 @@ EXCEPTIONS = {
     ("engine/runtime/worker_pool.h", "thread"): "threads for calls that block are what it is",
     ("engine/runtime/worker_pool.h", "mutex"): "guards the queue that any thread posts to and workers take from",
     ("engine/runtime/mailbox.h", "mutex"): "other threads post to a shard here; held for a push or a swap only",
-    ("proto/gabion/v1/image.proto", "file-lines"): "one service and its messages, most of it what they mean to callers",
 }
 
 # Words that a finished tree does not contain. Written in pieces, so that this file does not contain them either.

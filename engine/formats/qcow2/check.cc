@@ -72,6 +72,7 @@ class Checker {
   CheckContext context_;
   const bool refcounts_only_;
   RefcountMap map_;
+  bool rebuilt_ = false;
   CheckResult result_;
 };
 
@@ -172,8 +173,11 @@ Task<absl::Status> Checker::RepairRefcounts(Tables& tables, const Inspection& kn
   const bool lower = !known.unknown_references && (repairs_all() || !known.unfollowed_entries);
   if (known.unusable_structure) {
     if (!repairs_all() || known.unknown_references) co_return absl::OkStatus();
-    RefcountRebuild rebuild(context_, tables.references, map_);
+    RefcountRebuild rebuild(context_, tables.references, map_, known.past_end);
     const absl::Status status = co_await rebuild.Run();  // (3)
+    rebuilt_ = status.ok();
+    // Where that is not possible, the second look says what is left.
+    if (absl::IsFailedPrecondition(status)) co_return absl::OkStatus();
     co_return status;
   }
   const uint64_t errors = context_.read_errors;
@@ -191,9 +195,7 @@ Task<absl::Status> Checker::RepairRefcounts(Tables& tables, const Inspection& kn
 // With the refcounts that are stored now: where some could not be lowered, a flag must not say more
 // than they do.
 Task<absl::Status> Checker::RepairFlags(Tables& tables, const Inspection& known) {
-  if (known.unusable_structure && (!repairs_all() || known.unknown_references)) {
-    co_return absl::OkStatus();
-  }
+  if (known.unusable_structure && !rebuilt_) co_return absl::OkStatus();
   const bool only_flags = known.findings.corruptions == known.wrong_copied_flags;
   if (!repairs_all() && !only_flags) co_return absl::OkStatus();
   Tables now(context_);

@@ -119,6 +119,9 @@ struct CheckResult {
 //   cluster at an impossible place becomes a zero cluster without one, which reads the same.
 // - While the snapshot table, a snapshot or the bitmap directory cannot be read, no refcount is
 //   lowered, since what they refer to is not known; after an error of the file nothing is repaired.
+// - Refcounts that are unusable are made anew behind the end of the file, unless an entry refers to
+//   that place: what it leads to must go on being an error, and not become zeros.
+// - Entries in tables that something else uses, too, are not written.
 // - kLeaks does not lower refcounts while an L1 entry cannot be followed, for the same reason.
 // - Bits "dirty" and "corrupt" are cleared when nothing is left, not before.
 //

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -32,6 +33,8 @@ struct Inspection {
   bool unusable_structure = false;  // refcount table or blocks: they must be made anew
   bool unknown_references = false;  // a table of tables cannot be read
   bool unfollowed_entries = false;  // L1 entries that point nowhere valid
+  // The lowest offset of a reference that passes the end of the file.
+  uint64_t past_end = std::numeric_limits<uint64_t>::max();
   // Tables that are something else, too, so that writing entries would harm that.
   bool active_l1_shared = false;
   std::vector<uint64_t> shared_l2;  // offsets, ascending; at most kMaxSharedTables

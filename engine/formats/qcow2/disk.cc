@@ -17,7 +17,7 @@ constexpr block::RangeLockMode kExclusive = block::RangeLockMode::kExclusive;
 constexpr std::size_t kStagingBudget = 16 * kMiB;
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kMuchMetadata = 4 * kMiB;     // changed tables, in bytes
-constexpr std::size_t kManyReferences = 64 * 1024;  // that wait to be given up
+constexpr std::size_t kManyReferences = 65536;  // that wait to be given up
 constexpr uint64_t kLeastPreferred = 4 * kKiB;
 constexpr uint64_t kMostPreferred = 2 * kMiB;
 
@@ -102,10 +102,8 @@ Task<absl::Status> Disk::CheckRefcountsOfTables() {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Disk::Found(absl::Status status) {
-  if (status.code() != absl::StatusCode::kDataLoss || ReasonOf(status).has_value()) {
-    co_return status;
-  }
+Task<absl::Status> Disk::Found(const absl::Status& status) {
+  if (!IsDamage(status)) co_return status;
   const std::string what(status.message());
   co_return co_await tables_.MarkCorrupt(what);
 }

@@ -71,7 +71,7 @@ class Disk final : public Qcow2Node {
   absl::Status CheckWritable() const;
   Task<absl::Status> CheckRefcountsOfTables();
   // The error `status`; if it says that the image contradicts itself, the file says so from now on.
-  Task<absl::Status> Found(absl::Status status);
+  Task<absl::Status> Found(const absl::Status& status);
   // Has tables written if much of them waits for it.
   Task<absl::Status> CommitIfMuch();
   Task<absl::Status> AfterChange(absl::Status status, bool durable);
@@ -84,11 +84,12 @@ class Disk final : public Qcow2Node {
   Task<absl::StatusOr<bool>> AppendBacking(ByteRange range, std::size_t max_extents,
                                            block::ExtentList& extents);
 
-  // disk_write.cc; these need a pass.
+  // disk_write.cc; those below WriteLocked() need a pass.
   bool IsInPlace(const Segment& segment) const {
     return segment.kind == SegmentKind::kData && segment.copied;
   }
-  Task<absl::Status> WriteInPlace(const Segment& segment, Bytes src, bool durable);
+  // The segment has just been found: nothing has suspended since.
+  Task<absl::Status> WriteInPlace(Segment segment, Bytes src, bool durable);
   Task<absl::Status> WriteSegments(ByteRange range, Bytes src);
   Task<absl::Status> WriteLocked(ByteRange range, Bytes src);
   // REQUIRES: the caller holds `changing_` for the clusters.
@@ -121,11 +122,15 @@ class Disk final : public Qcow2Node {
   Task<absl::StatusOr<bool>> ReadsZero(ByteRange range);
   Task<absl::Status> WriteZeros(ByteRange range);
   Task<absl::Status> ZeroTables(ByteRange range, ZeroHow how);
-  Task<absl::StatusOr<uint64_t>> ZeroSome(ByteRange range, ZeroHow how);  // needs a pass
-  Task<absl::Status> RewriteCompressed(ByteRange range);                  // needs a pass
-  Task<absl::Status> Reserve(ByteRange range);                            // needs a pass
-  Task<absl::Status> LinkZero(Place place);                               // needs a pass
-  Task<absl::Status> ZeroEntries(ByteRange range, ZeroHow how);           // needs a pass
+  Task<absl::StatusOr<uint64_t>> ZeroSome(ByteRange range, ZeroHow how);
+  bool MayKeepClusters(ZeroHow how) const {
+    return how == ZeroHow::kKeep || tables_.geometry.extended;
+  }
+  Task<absl::Status> RewriteCompressed(ByteRange range);  // needs a pass
+  Task<absl::Status> Reserve(ByteRange range);            // needs a pass
+  Task<absl::Status> CoverByFile(ByteRange host);
+  Task<absl::Status> LinkZero(Place place);                      // needs a pass
+  Task<absl::Status> ZeroEntries(ByteRange range, ZeroHow how);  // needs a pass
   L2Entry Zeroed(L2Entry old, uint64_t cluster_start, ByteRange range, ZeroHow how) const;
 
   // disk_resize.cc

@@ -15,6 +15,10 @@ namespace {
 
 constexpr std::size_t kFewSegments = 4;
 
+block::Extent Nothing(ByteRange range) {
+  return {.range = range, .kind = block::ExtentKind::kUnallocated, .layer = 0};
+}
+
 // REQUIRES: the segment is not unallocated.
 block::Extent OwnExtent(const Segment& segment) {
   block::Extent extent{.range = segment.guest};
@@ -136,19 +140,25 @@ Task<absl::StatusOr<block::ExtentList>> Disk::DoBlockStatus(ByteRange range,
   uint64_t at = range.offset.value;
   while (at < range.end().value) {
     const ByteRange rest = Range(at, range.end().value - at);
-    const absl::StatusOr<Segment> found = co_await mapper_.Find(rest);
-    // What is known so far is an answer; the error is for who asks on from there.
-    if (!found.ok() && !extents.empty()) break;
-    if (!found.ok()) co_return found.status();
-    if (found->kind == SegmentKind::kUnallocated) {
-      const absl::StatusOr<bool> all = co_await AppendBacking(found->guest, max_extents, extents);
+    Segment segment;
+    if (!mapper_.FindHere(rest, segment)) {
+      const absl::StatusOr<Segment> found = co_await mapper_.Find(rest);
+      // What is known so far is an answer; the error is for who asks on from there.
+      if (!found.ok() && !extents.empty()) break;
+      if (!found.ok()) co_return found.status();
+      segment = *found;
+    }
+    if (segment.kind != SegmentKind::kUnallocated) {
+      block::AppendExtent(extents, OwnExtent(segment));
+    } else if (options_.backing == nullptr) {
+      block::AppendExtent(extents, Nothing(segment.guest));
+    } else {
+      const absl::StatusOr<bool> all = co_await AppendBacking(segment.guest, max_extents, extents);
       if (!all.ok() && extents.empty()) co_return all.status();
       if (!all.ok() || !*all) break;
-    } else {
-      block::AppendExtent(extents, OwnExtent(*found));
     }
     if (extents.size() > max_extents) break;
-    at = found->guest.end().value;
+    at = segment.guest.end().value;
   }
   if (extents.size() > max_extents) extents.resize(max_extents);
   co_return extents;
@@ -158,12 +168,6 @@ Task<absl::StatusOr<block::ExtentList>> Disk::DoBlockStatus(ByteRange range,
 // is no room for more.
 Task<absl::StatusOr<bool>> Disk::AppendBacking(ByteRange range, std::size_t max_extents,
                                                block::ExtentList& extents) {
-  if (options_.backing == nullptr) {
-    block::AppendExtent(
-        extents,
-        block::Extent{.range = range, .kind = block::ExtentKind::kUnallocated, .layer = 0});
-    co_return true;
-  }
   const ByteRange all{ByteOffset{0}, options_.backing->limits().size};
   const ByteRange inside = Intersect(range, all);
   uint64_t at = inside.offset.value;

@@ -14,7 +14,9 @@ namespace gabion::qcow2 {
 Task<absl::Status> Disk::DoResize(ByteCount size) {
   CO_RETURN_IF_ERROR(CheckWritable());
   if (tables_.header.snapshot_count > 0 && size < limits().size) {
-    co_return absl::FailedPreconditionError("an image with internal snapshots does not shrink");
+    co_return WithReason(
+        absl::InvalidArgumentError("an image with internal snapshots does not shrink"),
+        {"FIELD_INVALID", {{"field", "virtual_size_bytes"}}});
   }
   const uint64_t old_size = limits().size.value;
   if (size.value == old_size) co_return absl::OkStatus();

@@ -27,30 +27,29 @@ constexpr uint64_t kLargestMerged = 256 * kKiB;
 Task<absl::Status> Disk::DoWrite(ByteRange range, Bytes src, block::WriteOptions options) {
   CO_RETURN_IF_ERROR(CheckWritable());
   absl::Status status;
-  {
-    const Epochs::Pass pass = epochs_.Enter();
-    const absl::StatusOr<Segment> found = co_await mapper_.Find(range);
-    if (found.ok() && IsInPlace(*found) && found->guest.length == range.length) {
-      const bool is_enough = options.durable && !commit_.IsDirty();
-      status = co_await WriteInPlace(*found, src, is_enough);
-      if (is_enough || !options.durable) co_return status;
-    } else {
-      status = co_await WriteSegments(range, src);
-    }
+  const absl::StatusOr<Segment> found = co_await mapper_.Find(range);
+  if (found.ok() && IsInPlace(*found) && found->guest.length == range.length) {
+    const bool is_enough = options.durable && !commit_.IsDirty();
+    status = co_await WriteInPlace(*found, src, is_enough);
+    if (is_enough || !options.durable) co_return status;
+  } else {
+    status = co_await WriteSegments(range, src);
   }
   const absl::Status done = co_await AfterChange(status, options.durable);
   co_return done;
 }
 
-Task<absl::Status> Disk::WriteInPlace(const Segment& segment, Bytes src, bool durable) {
-  const uint64_t last = segment.host_offset + src.size() - 1;
+Task<absl::Status> Disk::WriteInPlace(Segment segment, Bytes src, bool durable) {
+  const Epochs::Pass pass = epochs_.Enter();
   const Geometry& geometry = tables_.geometry;
-  for (uint64_t i = geometry.ClusterOf(segment.host_offset); i <= geometry.ClusterOf(last); ++i) {
-    absl::Status status = mapper_.CheckIsData(i);  // W8
+  const uint64_t last = geometry.ClusterOf(segment.host_offset + src.size() - 1);
+  for (uint64_t i = geometry.ClusterOf(segment.host_offset); i <= last; ++i) {
+    const absl::Status status = mapper_.CheckIsData(i);  // W8
     if (!status.ok()) [[unlikely]]
-      return Found(std::move(status));
+      co_return co_await Found(status);
   }
-  return file_->Write(ByteOffset{segment.host_offset}, src, durable);
+  const absl::Status status = co_await file_->Write(ByteOffset{segment.host_offset}, src, durable);
+  co_return status;
 }
 
 Task<absl::Status> Disk::WriteSegments(ByteRange range, Bytes src) {
@@ -78,7 +77,7 @@ Task<absl::Status> Disk::WriteSegments(ByteRange range, Bytes src) {
     const absl::Status done = co_await write;
     status.Update(done);
   }
-  co_return status;
+  co_return co_await Found(status);
 }
 
 ByteRange Disk::WholeClusters(ByteRange range) const {
@@ -87,10 +86,12 @@ ByteRange Disk::WholeClusters(ByteRange range) const {
   return Range(begin, RoundUp(range.end().value, size) - begin);
 }
 
-// Whoever comes second to a cluster finds it allocated, and writes in place.
+// Whoever comes second to a cluster finds it allocated, and writes in place. Nobody waits for a
+// lock with a pass in hand: who holds the lock may wait for all passes.
 Task<absl::Status> Disk::WriteLocked(ByteRange range, Bytes src) {
   const ByteRange clusters = WholeClusters(range);
   const block::RangeLock::Guard guard = co_await changing_.Acquire(clusters, kExclusive);
+  const Epochs::Pass pass = epochs_.Enter();
   const absl::Status status = co_await WriteInOrder(range, src);
   co_return status;
 }
@@ -106,7 +107,7 @@ Task<absl::Status> Disk::WriteInOrder(ByteRange range, Bytes src) {
       CO_RETURN_IF_ERROR(co_await WriteInPlace(found, part, false));
       at = found.guest.end().value;
     } else {
-      absl::StatusOr<uint64_t> written = co_await WriteNew(rest, left, found);
+      const absl::StatusOr<uint64_t> written = co_await WriteNew(rest, left, found);
       if (!written.ok()) co_return co_await Found(written.status());
       at += *written;
     }

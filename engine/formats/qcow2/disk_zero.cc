@@ -70,10 +70,7 @@ Task<absl::StatusOr<bool>> Disk::ReadsZero(ByteRange range) {
 Task<absl::Status> Disk::WriteZeros(ByteRange range) {
   for (uint64_t at = range.offset.value; at < range.end().value;) {
     const uint64_t length = std::min<uint64_t>(range.end().value - at, kZeroChunk);
-    {
-      const Epochs::Pass pass = epochs_.Enter();
-      CO_RETURN_IF_ERROR(co_await WriteSegments(Range(at, length), Zeros(length)));
-    }
+    CO_RETURN_IF_ERROR(co_await WriteSegments(Range(at, length), Zeros(length)));
     CO_RETURN_IF_ERROR(co_await CommitIfMuch());
     at += length;
   }
@@ -94,13 +91,10 @@ Task<absl::Status> Disk::DoDiscard(ByteRange range) {
 Task<absl::Status> Disk::ZeroTables(ByteRange range, ZeroHow how) {
   uint64_t at = range.offset.value;
   while (at < range.end().value) {
-    {
-      const Epochs::Pass pass = epochs_.Enter();
-      const ByteRange rest = Range(at, range.end().value - at);
-      absl::StatusOr<uint64_t> done = co_await ZeroSome(rest, how);
-      if (!done.ok()) co_return co_await Found(done.status());
-      at += *done;
-    }
+    const ByteRange rest = Range(at, range.end().value - at);
+    const absl::StatusOr<uint64_t> done = co_await ZeroSome(rest, how);
+    if (!done.ok()) co_return co_await Found(done.status());
+    at += *done;
     CO_RETURN_IF_ERROR(co_await CommitIfMuch());
   }
   co_return absl::OkStatus();
@@ -119,9 +113,15 @@ Task<absl::StatusOr<uint64_t>> Disk::ZeroSome(ByteRange range, ZeroHow how) {
   const ByteRange part = {range.offset, ByteOffset{end} - range.offset};
   const ByteRange clusters = WholeClusters(part);
   const block::RangeLock::Guard guard = co_await changing_.Acquire(clusters, kExclusive);
-  CO_RETURN_IF_ERROR(co_await RewriteCompressed(part));
-  if (how == ZeroHow::kKeep) CO_RETURN_IF_ERROR(co_await Reserve(part));
-  CO_RETURN_IF_ERROR(co_await ZeroEntries(part, how));
+  {
+    const Epochs::Pass pass = epochs_.Enter();
+    CO_RETURN_IF_ERROR(co_await RewriteCompressed(part));
+    if (how == ZeroHow::kKeep) CO_RETURN_IF_ERROR(co_await Reserve(part));
+    CO_RETURN_IF_ERROR(co_await ZeroEntries(part, how));
+  }
+  // A write that is under way to a cluster that stays must not come to light when somebody uses the
+  // cluster again: until it has ended, the lock keeps them waiting.
+  if (MayKeepClusters(how)) co_await epochs_.Quiesce();
   co_return part.length.value;
 }
 
@@ -205,7 +205,8 @@ Task<absl::Status> Disk::Reserve(ByteRange range) {
     CO_ASSIGN_OR_RETURN(const Place place, co_await FindPlace(found.guest, found));
     const uint64_t clusters = geometry.Clusters(geometry.InCluster(at) + place.guest.length.value);
     const ByteRange host = Range(geometry.ClusterStart(place.host), clusters * size);
-    absl::Status status = co_await file_->Zero(host, io::ZeroMode::kKeepAllocated);
+    absl::Status status = co_await CoverByFile(host);
+    if (status.ok()) status = co_await file_->Zero(host, io::ZeroMode::kKeepAllocated);
     if (absl::IsUnimplemented(status)) status = absl::OkStatus();
     if (status.ok()) status = co_await LinkZero(place);
     if (!status.ok()) {
@@ -216,6 +217,12 @@ Task<absl::Status> Disk::Reserve(ByteRange range) {
     at = place.guest.end().value;
   }
   co_return absl::OkStatus();
+}
+
+// Nothing refers to what lies past the end of the file, and nothing is reserved there.
+Task<absl::Status> Disk::CoverByFile(ByteRange host) {
+  if (host.end().value <= file_->size().value) return absl::OkStatus();
+  return file_->Write(ByteOffset{host.end().value - 1}, Zeros(1), false);
 }
 
 Task<absl::Status> Disk::LinkZero(Place place) {

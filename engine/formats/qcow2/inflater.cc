@@ -52,7 +52,7 @@ Task<absl::Status> Inflater::Load(uint64_t entry) {
   const uint64_t offset = geometry.CompressedOffset(entry);
   const uint64_t file_size = tables_.file.size().value;
   if (offset >= file_size) {
-    co_return absl::DataLossError(
+    co_return Damage(
         absl::StrCat("a compressed cluster lies past the end of the file, at ", offset));
   }
   const uint64_t length = std::min(geometry.CompressedBytes(entry), file_size - offset);
@@ -68,7 +68,9 @@ Task<absl::Status> Inflater::Load(uint64_t entry) {
   } else {
     status = co_await workers_->Run(inflate);
   }
-  if (!status.ok()) co_return Annotate(status, absl::StrCat("compressed cluster at ", offset));
+  if (!status.ok()) {
+    co_return Damage(absl::StrCat("compressed cluster at ", offset, ": ", status.message()));
+  }
   if (kept_.size() >= max_kept_) kept_.pop_back();
   kept_.push_front({entry, std::move(cluster)});
   co_return absl::OkStatus();

@@ -40,7 +40,7 @@ absl::Status Mapper::CheckTable(uint64_t table) const {
   const auto found = tables_.metadata.find(tables_.geometry.ClusterOf(table));
   const bool is_table = found != tables_.metadata.end() && found->second == Metadata::kL2;
   if (is_table && table < tables_.end) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("the L1 table names an L2 table at offset ", table));
+  return Damage(absl::StrCat("the L1 table names an L2 table at offset ", table));
 }
 
 Task<absl::StatusOr<Segment>> Mapper::LoadAndFind(ByteRange range, uint64_t table) {
@@ -66,56 +66,94 @@ void Mapper::SetEntry(SliceCache::Slice& slice, uint64_t guest_offset, L2Entry e
   tables_.l2.MarkDirty(slice);
 }
 
-absl::StatusOr<Segment> Mapper::InSlice(ByteRange range, const SliceCache::Slice& slice) const {
-  const uint64_t coverage = SliceCoverage();
-  const uint64_t begin = range.offset.value;
-  const uint64_t end = std::min(range.end().value, RoundDown(begin, coverage) + coverage);
-  ASSIGN_OR_RETURN(Segment segment, UnitAt(begin, EntryIn(slice, begin)));
-  uint64_t at = segment.guest.end().value;
-  while (at < end) {
-    const absl::StatusOr<Segment> next = UnitAt(at, EntryIn(slice, at));
-    if (!next.ok() || !FitsBehind(segment, *next)) break;  // an error is for who asks from there
-    segment.guest.length = segment.guest.length + next->guest.length;
-    at = segment.guest.end().value;
+bool Mapper::FindHere(ByteRange range, Segment& segment) {
+  if (!FindOne(range, segment)) return false;
+  // A run does not end where a slice does.
+  while (segment.guest.end() < range.end() &&
+         IsMultiple(segment.guest.end().value, SliceCoverage())) {
+    Segment next;
+    const ByteRange rest = {segment.guest.end(), range.end() - segment.guest.end()};
+    if (!FindOne(rest, next) || !FitsBehind(segment, next)) break;
+    segment.guest.length = segment.guest.length + next.guest.length;
   }
-  segment.guest = Range(begin, std::min(at, end) - begin);
-  return segment;
+  return true;
 }
 
-absl::Status Mapper::CheckEntry(uint64_t guest_offset, L2Entry entry) const {
+bool Mapper::FindOne(ByteRange range, Segment& segment) {
+  const uint64_t table = TableAt(range.offset.value);
+  if (table == 0) {
+    segment = NoTable(range);
+    return true;
+  }
+  const SliceCache::Slice* const slice = SliceIfHere(table, range.offset.value);
+  return slice != nullptr && InSlice(range, *slice, segment);
+}
+
+bool Mapper::InSlice(ByteRange range, const SliceCache::Slice& slice, Segment& segment) const {
+  const uint64_t coverage = SliceCoverage();
+  const uint64_t cluster = tables_.geometry.cluster_size();
+  const uint64_t begin = range.offset.value;
+  const uint64_t end = std::min(range.end().value, RoundDown(begin, coverage) + coverage);
+  L2Entry entry = EntryIn(slice, begin);
+  if (!UnitAt(begin, entry, segment)) return false;
+  uint64_t at = segment.guest.end().value;
+  while (at < end) {
+    const L2Entry next_entry = EntryIn(slice, at);
+    // Most runs are of clusters that follow one another.
+    const bool has_host = segment.host_offset != 0;
+    const bool goes_on = !tables_.geometry.extended && (next_entry.word & kCompressed) == 0 &&
+                         next_entry.word == entry.word + (has_host ? cluster : 0) &&
+                         (next_entry.word & kOffsetMask) < tables_.end;
+    entry = next_entry;
+    if (goes_on) {
+      at += cluster;
+      continue;
+    }
+    segment.guest = Range(begin, at - begin);
+    Segment next;
+    if (!UnitAt(at, entry, next) || !FitsBehind(segment, next)) break;  // for who asks from there
+    at = next.guest.end().value;
+  }
+  segment.guest = Range(begin, std::min(at, end) - begin);
+  return true;
+}
+
+absl::StatusOr<Segment> Mapper::InSlice(ByteRange range, const SliceCache::Slice& slice) const {
+  Segment segment;
+  if (InSlice(range, slice, segment)) return segment;
+  return Damage(absl::StrCat("the L2 entry of the cluster at ",
+                             tables_.geometry.ClusterStart(range.offset.value), " ",
+                             WrongWith(EntryIn(slice, range.offset.value))));
+}
+
+const char* Mapper::WrongWith(L2Entry entry) const {
   const Geometry& geometry = tables_.geometry;
   const uint64_t host = entry.word & kOffsetMask;
-  const auto wrong = [&](std::string_view what) {
-    return absl::DataLossError(absl::StrCat(
-        "the L2 entry of the cluster at ", geometry.ClusterStart(guest_offset), " ", AsAbsl(what)));
-  };
   const uint64_t allocated = entry.bitmap & 0xffffffff;
   const uint64_t zero = entry.bitmap >> 32;
   if ((entry.word & kCompressed) != 0) {
-    if (entry.bitmap != 0) return wrong("is compressed and has subclusters");
-    return absl::OkStatus();
+    return entry.bitmap != 0 ? "is compressed and has subclusters" : nullptr;
   }
-  if (geometry.InCluster(host) != 0) return wrong("names an offset inside of a cluster");
-  if ((allocated & zero) != 0) return wrong("calls a subcluster both allocated and zero");
-  if (host == 0 && allocated != 0) return wrong("has subclusters and no cluster");
+  if (geometry.InCluster(host) != 0) return "names an offset inside of a cluster";
+  if ((allocated & zero) != 0) return "calls a subcluster both allocated and zero";
+  if (host == 0 && allocated != 0) return "has subclusters and no cluster";
   if ((entry.word & kZeroFlag) != 0) {
-    if (geometry.version < 3) return wrong("has the zero flag, which version 2 does not know");
-    if (geometry.extended) return wrong("has the zero flag besides subclusters");
-    return absl::OkStatus();
+    if (geometry.version < 3) return "has the zero flag, which version 2 does not know";
+    return geometry.extended ? "has the zero flag besides subclusters" : nullptr;
   }
   const bool has_data = geometry.extended ? allocated != 0 : host != 0;
-  if (has_data && host >= tables_.end) {
-    return wrong("names a cluster past the end of the file");
-  }
-  return absl::OkStatus();
+  if (has_data && host >= tables_.end) return "names a cluster past the end of the file";
+  return nullptr;
 }
 
-absl::StatusOr<Segment> Mapper::UnitAt(uint64_t guest_offset, L2Entry entry) const {
+// False: the entry makes no sense.
+bool Mapper::UnitAt(uint64_t guest_offset, L2Entry entry, Segment& segment) const {
   const Geometry& geometry = tables_.geometry;
-  RETURN_IF_ERROR(CheckEntry(guest_offset, entry));
+  if (WrongWith(entry) != nullptr) [[unlikely]]
+    return false;
   const uint64_t in_cluster = geometry.InCluster(guest_offset);
   uint64_t length = geometry.cluster_size() - in_cluster;
-  Segment segment;
+  segment = Segment{};
   // What has reserved bits is not written in place, so that they are noticed.
   segment.copied = (entry.word & kCopied) != 0 && (entry.word & kL2Reserved) == 0;
   if ((entry.word & kCompressed) != 0) {
@@ -123,7 +161,7 @@ absl::StatusOr<Segment> Mapper::UnitAt(uint64_t guest_offset, L2Entry entry) con
     segment.entry = entry.word;
     segment.copied = false;
     segment.guest = Range(guest_offset, length);
-    return segment;
+    return true;
   }
   const uint64_t host = entry.word & kOffsetMask;
   bool is_zero = (entry.word & kZeroFlag) != 0;
@@ -146,7 +184,7 @@ absl::StatusOr<Segment> Mapper::UnitAt(uint64_t guest_offset, L2Entry entry) con
   } else if (is_zero) {
     segment.kind = host == 0 ? SegmentKind::kZero : SegmentKind::kZeroAllocated;
   }
-  return segment;
+  return true;
 }
 
 Task<absl::StatusOr<SliceCache::Slice*>> Mapper::ForChange(uint64_t guest_offset) {
@@ -172,7 +210,7 @@ Task<absl::StatusOr<uint64_t>> Mapper::TableForChange(uint64_t l1_index) {
   const uint64_t table = entry & kOffsetMask;
   absl::Status status = CheckTable(table);
   if (status.ok() && (entry & kL1Reserved) != 0) {
-    status = absl::DataLossError(absl::StrCat("L1 entry ", l1_index, " has reserved bits"));
+    status = Damage(absl::StrCat("L1 entry ", l1_index, " has reserved bits"));
   }
   if (!status.ok()) {
     const std::string what(status.message());
@@ -230,9 +268,8 @@ absl::Status Mapper::CheckReplace(const SliceCache::Slice& slice, uint64_t guest
                                   L2Entry now) const {
   const L2Entry old = EntryIn(slice, guest_offset);
   if ((old.word & kCompressed) == 0 && (old.word & kL2Reserved) != 0) {
-    return absl::DataLossError(absl::StrCat("the L2 entry of the cluster at ",
-                                            tables_.geometry.ClusterStart(guest_offset),
-                                            " has reserved bits"));
+    return Damage(absl::StrCat("the L2 entry of the cluster at ",
+                               tables_.geometry.ClusterStart(guest_offset), " has reserved bits"));
   }
   const Clusters lost = Lost(old, now);
   for (uint64_t i = 0; i < lost.count; ++i) RETURN_IF_ERROR(CheckIsData(lost.first + i));
@@ -248,9 +285,8 @@ void Mapper::Replace(SliceCache::Slice& slice, uint64_t guest_offset, L2Entry no
 absl::Status Mapper::CheckIsData(uint64_t host_cluster) const {
   const auto found = tables_.metadata.find(host_cluster);
   if (found == tables_.metadata.end()) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("an L2 entry refers to cluster ", host_cluster,
-                                          " of the file, which holds ",
-                                          AsAbsl(NameOf(found->second))));
+  return Damage(absl::StrCat("an L2 entry refers to cluster ", host_cluster,
+                             " of the file, which holds ", AsAbsl(NameOf(found->second))));
 }
 
 }  // namespace gabion::qcow2

@@ -44,15 +44,16 @@ class Mapper {
  public:
   Mapper(Tables& tables, Allocator& allocator, Reclaimer& reclaimer);
 
-  // The first segment of `range`, which is not empty: within one slice of an L2 table, or all that
-  // a missing table would describe. kDataLoss: the entry makes no sense.
+  // The first segment of `range`, which is not empty; it may go on behind where a table that is not
+  // here would have to be loaded. kDataLoss: the entry makes no sense.
   Task<absl::StatusOr<Segment>> Find(ByteRange range) {
-    const uint64_t table = TableAt(range.offset.value);
-    if (table == 0) return absl::StatusOr<Segment>(NoTable(range));
-    SliceCache::Slice* const slice = SliceIfHere(table, range.offset.value);
-    if (slice != nullptr) return InSlice(range, *slice);
-    return LoadAndFind(range, table);
+    Segment segment;
+    if (FindHere(range, segment)) return absl::StatusOr<Segment>(segment);
+    return LoadAndFind(range, TableAt(range.offset.value));
   }
+
+  // The same where nothing has to be loaded for it: false, and Find() has the answer, or the error.
+  bool FindHere(ByteRange range, Segment& segment);
 
   // Makes sure that there is an L2 table for `guest_offset` that may be changed, and that its slice
   // is here: valid until the caller suspends.
@@ -99,9 +100,12 @@ class Mapper {
   Task<absl::StatusOr<Segment>> LoadAndFind(ByteRange range, uint64_t table);
   absl::Status CheckTable(uint64_t table) const;
   void SetEntry(SliceCache::Slice& slice, uint64_t guest_offset, L2Entry entry);
+  bool FindOne(ByteRange range, Segment& segment);
+  bool InSlice(ByteRange range, const SliceCache::Slice& slice, Segment& segment) const;
   // The part of a cluster with one status that begins at `guest_offset`.
-  absl::StatusOr<Segment> UnitAt(uint64_t guest_offset, L2Entry entry) const;
-  absl::Status CheckEntry(uint64_t guest_offset, L2Entry entry) const;
+  bool UnitAt(uint64_t guest_offset, L2Entry entry, Segment& segment) const;
+  // Null: nothing.
+  const char* WrongWith(L2Entry entry) const;
 
   Task<absl::StatusOr<uint64_t>> TableForChange(uint64_t l1_index);
   Task<absl::Status> MakeTable(uint64_t l1_index);

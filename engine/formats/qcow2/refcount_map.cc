@@ -52,6 +52,15 @@ uint64_t RefcountMap::Count(uint64_t cluster) const {
   return count == kCountMask ? large_.at(cluster) : count;
 }
 
+bool RefcountMap::NothingIn(uint64_t first, uint64_t count) const {
+  CHECK(Holds(first) && Holds(first + count - 1));
+  const uint64_t last = (first - first_ + count - 1) >> kChunkBits;
+  for (uint64_t chunk = (first - first_) >> kChunkBits; chunk <= last; ++chunk) {
+    if (chunks_[chunk] != nullptr) return false;
+  }
+  return true;
+}
+
 void RefcountMap::SetCount(uint64_t cluster, uint64_t count) {
   if (count == 0 && Find(cluster) == nullptr) return;
   Store(Make(cluster), cluster, count);

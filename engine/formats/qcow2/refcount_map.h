@@ -34,6 +34,8 @@ class RefcountMap {
   // REQUIRES, of all these: Holds(cluster). Counts stop at the largest 64-bit number.
   void Add(uint64_t cluster, uint64_t references, Use use);
   uint64_t Count(uint64_t cluster) const;
+  // Quick; true only if all counts in [first, first + count) are 0. REQUIRES: count > 0.
+  bool NothingIn(uint64_t first, uint64_t count) const;
   // The count is this from now on; its uses stay.
   void SetCount(uint64_t cluster, uint64_t count);
   // True if uses that exclude each other refer to the cluster.

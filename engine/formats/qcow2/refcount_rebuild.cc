@@ -97,6 +97,11 @@ absl::Status RefcountRebuild::PlanPlaces() {
   if (table_clusters_ << geometry.cluster_bits > kMaxRefcountTableBytes) return TooLarge();
   const uint64_t end = first_cluster_ + new_clusters();
   if (end / context_.options.window_clusters >= kMaxCheckWindows) return TooLarge();
+  // Compressed clusters may begin in the cluster behind the file's last one.
+  if ((end + 1) << geometry.cluster_bits > past_end_) {
+    return absl::FailedPreconditionError(
+        "new refcounts would be where an entry refers to, past the end of the file");
+  }
   places_.assign(needed_.size(), 0);
   uint64_t next = first_cluster_;
   for (uint64_t block = 0; block < needed_.size(); ++block) {

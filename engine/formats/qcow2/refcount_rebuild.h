@@ -22,11 +22,14 @@ namespace gabion::qcow2 {
 // Owned by one repair; for one use.
 class RefcountRebuild {
  public:
-  RefcountRebuild(CheckContext& context, References& references, RefcountMap& map)
-      : context_(context), references_(references), map_(map) {}
+  // `past_end`: the lowest offset of a reference that passes the end of the file. Such references
+  // must not come to lie within it: what they lead to would be zeros, and no longer an error.
+  RefcountRebuild(CheckContext& context, References& references, RefcountMap& map,
+                  uint64_t past_end)
+      : context_(context), references_(references), map_(map), past_end_(past_end) {}
 
-  // Afterwards the context has the new header and length. kResourceExhausted, with nothing
-  // changed, if the new table would be too large.
+  // Afterwards the context has the new header and length. With nothing changed: kResourceExhausted
+  // if the new table would be too large; kFailedPrecondition if the file would grow to `past_end`.
   Task<absl::Status> Run();
 
  private:
@@ -50,6 +53,7 @@ class RefcountRebuild {
   CheckContext& context_;
   References& references_;
   RefcountMap& map_;
+  const uint64_t past_end_;
   uint64_t counted_window_ = ~uint64_t{0};
   std::vector<bool> needed_;      // by number of the block
   std::vector<uint64_t> places_;  // by number of the block; 0: not needed

@@ -143,6 +143,10 @@ Task<absl::Status> RefcountTables::Compare(RefcountMap& map) {
   std::vector<std::byte> bytes;
   for (uint64_t cluster = map.first(); cluster < map.end();) {
     const Stretch stretch = StretchAt(cluster, map.end());
+    if (stretch.offset == 0 && map.NothingIn(cluster, stretch.count)) {
+      cluster += stretch.count;
+      continue;
+    }
     const absl::Status status = co_await ReadStretch(stretch, bytes);
     if (absl::IsCancelled(status)) co_return status;
     cluster += stretch.count;
@@ -150,11 +154,14 @@ Task<absl::Status> RefcountTables::Compare(RefcountMap& map) {
       context_.ReportUnreadable(stretch.offset, status);
       continue;
     }
-    if (stretch.broken) continue;  // reported already; nothing can be said about these clusters
     const uint64_t low_before = context_.found->low_refcounts;
     for (uint64_t i = 0; i < stretch.count; ++i) {
-      Judge(stretch.first + i, LoadRefcount(bytes.data(), i, context_.geometry.refcount_order),
-            map);
+      const uint64_t at = stretch.first + i;
+      // Where the block is unknown, which has been reported, nothing is low or leaked.
+      const uint64_t stored = stretch.broken
+                                  ? std::min(map.Count(at), context_.geometry.max_refcount())
+                                  : LoadRefcount(bytes.data(), i, context_.geometry.refcount_order);
+      Judge(at, stored, map);
     }
     const bool low = context_.found->low_refcounts > low_before;
     if (low && stretch.offset == 0) context_.found->unusable_structure = true;
@@ -165,6 +172,8 @@ Task<absl::Status> RefcountTables::Compare(RefcountMap& map) {
 void RefcountTables::Judge(uint64_t cluster, uint64_t stored, RefcountMap& map) {
   const uint64_t references = map.Count(cluster);
   if ((stored | references) == 0) return;
+  // There is no such cluster, unless a compressed one reaches into it.
+  if (cluster >= context_.file_clusters && references == 0) return;
   Inspection& found = *context_.found;
   found.highest_cluster = std::max(found.highest_cluster, cluster);
   const uint64_t counted = std::min(references, context_.geometry.max_refcount());
@@ -223,6 +232,10 @@ Task<absl::Status> RefcountTables::ReadInto(RefcountMap& map) {
   std::vector<std::byte> bytes;
   for (uint64_t cluster = map.first(); cluster < map.end();) {
     const Stretch stretch = StretchAt(cluster, map.end());
+    if (stretch.offset == 0) {
+      cluster += stretch.count;  // nothing is stored, and nothing was counted since Reset()
+      continue;
+    }
     CO_RETURN_IF_ERROR(co_await ReadStretch(stretch, bytes));
     for (uint64_t i = 0; i < stretch.count; ++i) {
       map.SetCount(stretch.first + i,
@@ -238,9 +251,9 @@ Task<absl::Status> RefcountTables::Store(const RefcountMap& map, bool raise, boo
   std::vector<std::byte> bytes;
   for (uint64_t cluster = map.first(); cluster < map.end();) {
     const Stretch stretch = StretchAt(cluster, map.end());
-    CO_RETURN_IF_ERROR(co_await ReadStretch(stretch, bytes));
     cluster += stretch.count;
     if (stretch.offset == 0) continue;
+    CO_RETURN_IF_ERROR(co_await ReadStretch(stretch, bytes));
     bool changed = false;
     for (uint64_t i = 0; i < stretch.count; ++i) {
       const uint64_t stored = LoadRefcount(bytes.data(), i, order);

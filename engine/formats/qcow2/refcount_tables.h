@@ -30,7 +30,7 @@ class RefcountTables {
   // Reports differences between what `map` has counted and what is stored. Afterwards `map` has
   // what is stored.
   Task<absl::Status> Compare(RefcountMap& map);
-  // Makes `map` have what is stored.
+  // Makes `map`, which was just reset, have what is stored.
   Task<absl::Status> ReadInto(RefcountMap& map);
   // Stores what was counted, where that is more than what is stored and `raise` is set, or less and
   // `lower` is. REQUIRES: blocks are not used for anything else.

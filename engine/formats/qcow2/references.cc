@@ -56,6 +56,7 @@ Task<absl::Status> References::Prepare() {
   if (FitsWithin(Range(context_.header.l1_offset, l1_bytes), {context_.file.size()})) {
     AddArea(context_.header.l1_offset, l1_bytes);
   } else {
+    if (context_.found != nullptr) context_.found->past_end = 0;
     context_.Report(FindingKind::kPastEnd, context_.header.l1_offset, std::nullopt,
                     [] { return std::string("the L1 table ends past the end of the file"); });
   }
@@ -177,6 +178,9 @@ void References::Refer(RefcountMap& map, uint64_t offset, uint64_t length, uint6
                        RefcountMap::Use use, std::optional<uint64_t> guest) {
   const Geometry& geometry = context_.geometry;
   if (offset + length >= context_.file.size() + geometry.cluster_size()) {
+    if (context_.found != nullptr) {
+      context_.found->past_end = std::min(context_.found->past_end, offset);
+    }
     context_.Report(FindingKind::kPastEnd, offset, guest, [&] {
       return absl::StrCat(length, " bytes at ", offset, " end past the end of the file");
     });

@@ -53,7 +53,10 @@ Task<absl::Status> TableFile::Write(uint64_t offset, Bytes src) {
     const uint64_t begin = RoundDown(offset + done, alignment_);
     const uint64_t skip = offset + done - begin;
     const uint64_t take = std::min<uint64_t>(kPiece - skip, src.size() - done);
-    const MutableBytes buffer(bounce_.get(), RoundUp(skip + take, alignment_));
+    // The end of the file counts as aligned: it is not moved by what surrounds `src`.
+    uint64_t length = RoundUp(skip + take, alignment_);
+    if (begin + skip + take <= size()) length = std::min(length, size() - begin);
+    const MutableBytes buffer(bounce_.get(), length);
     if (take != buffer.size()) {
       CO_RETURN_IF_ERROR(co_await file_.Read(ByteOffset{begin}, buffer));
     }

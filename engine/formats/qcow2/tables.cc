@@ -158,6 +158,15 @@ Task<absl::Status> Tables::MarkCorrupt(const std::string& what) {
   co_return error;
 }
 
+absl::Status Damage(std::string_view what) {
+  return WithReason(absl::DataLossError(AsAbsl(what)), {"IMAGE_CORRUPT", {}});
+}
+
+bool IsDamage(const absl::Status& status) {
+  const std::optional<Reason> reason = ReasonOf(status);
+  return reason.has_value() && reason->reason == "IMAGE_CORRUPT";
+}
+
 Task<absl::Status> WriteRuns(io::File& file, const std::vector<SliceRun>& runs) {
   std::vector<Task<absl::Status>> writes;
   writes.reserve(runs.size());

@@ -38,6 +38,11 @@ std::string_view NameOf(Metadata metadata);
 
 inline constexpr std::size_t kSectorBytes = 512;
 
+// What the image says contradicts itself: kDataLoss with the reason IMAGE_CORRUPT. Errors of the
+// file are something else.
+absl::Status Damage(std::string_view what);
+bool IsDamage(const absl::Status& status);
+
 // Writes them all at the same time.
 Task<absl::Status> WriteRuns(io::File& file, const std::vector<SliceRun>& runs);
 

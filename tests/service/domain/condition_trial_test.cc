@@ -13,10 +13,12 @@ google::protobuf::Timestamp At(int64_t seconds) {
 }
 
 google::protobuf::Timestamp Tell(ConditionLog& log, const std::string& uid, bool satisfied) {
-  google::protobuf::RepeatedPtrField<v1::Condition> told;
-  ConditionLog::Fact ready{
-      .type = "Ready", .satisfied = satisfied, .reason = "NOT", .message = "It is not."};
-  ready.not_before = At(5);
+  const ConditionLog::Fact ready{.type = "Ready",
+                                 .satisfied = satisfied,
+                                 .reason = "NOT",
+                                 .message = "It is not.",
+                                 .not_before = At(5)};
+  Conditions told;
   log.Tell(uid, 1, ready, &told);
   return told.Get(0).last_transition_time();
 }

@@ -220,6 +220,31 @@ TEST_F(CrashDrainTest, CancellingEndsThoughTheRowOfTheExportIsGone) {
   ExpectGone();
 }
 
+// Its row goes before its names are free: who comes in between waits, and is not refused.
+TEST_F(CrashDrainTest, WhoSeesTheExportGoneGetsItsNames) {
+  MakeDraining();
+  std::promise<void> gone;
+  std::promise<void> goes_on;
+  std::atomic<bool> told = false;
+  store_.SetAnswerGate([&, going_on = goes_on.get_future().share()] {
+    if (Rows("exports") > 0) return absl::OkStatus();
+    if (!told.exchange(true)) gone.set_value();
+    going_on.wait();
+    return absl::OkStatus();
+  });
+  engine_->RemoveConnection("exports/e", 1);
+  gone.get_future().wait();
+  v1::CreateExportRequest request = CreateExportRequest("other", "images/a");
+  request.mutable_export_()->set_nbd_name("e");
+  Call impatient;
+  impatient.patience.until = Patience::Clock::time_point::min();
+  const absl::Status waits = domain_->exports().Create(request, impatient).status();
+  EXPECT_EQ(ReasonIn(waits), "OPERATION_IN_PROGRESS");
+  EXPECT_EQ(MetadataIn(waits, "resource"), "exports/e");
+  goes_on.set_value();
+  ExpectGone();
+}
+
 TEST_F(CrashDrainTest, DeletionWhoseLastAnswerOfTheStoreIsLostHasEnded) {
   MakeDraining();
   std::atomic<bool> lost = false;

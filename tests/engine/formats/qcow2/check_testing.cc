@@ -159,7 +159,9 @@ std::string Text(const CheckResult& result) {
   std::string text = absl::StrCat("corruptions ", result.corruptions, ", leaks ", result.leaks,
                                   ", check errors ", result.check_errors, ", fixed ",
                                   result.corruptions_fixed, " and ", result.leaks_fixed);
+  int shown = 0;
   for (const Finding& finding : result.findings) {
+    if (finding.kind == FindingKind::kLeak && ++shown > 5) continue;
     absl::StrAppend(&text, "\n  ", std::string(NameOf(finding.kind)), " at ",
                     finding.host_offset.value_or(~uint64_t{0}), " for ",
                     finding.guest_offset.value_or(~uint64_t{0}), ": ", finding.text);
