@@ -67,6 +67,7 @@ class ChainTest(harness.GabionTestCase):
         expected[6000:6700] = b"t" * 700
         expected[-3:] = b"end"
         self.assertEqual(handle.pread(2 * MIB, 0), expected)
+        handle.flush()
         harness.hang_up(handle)
         for call, request in (("ExportService/CreateExport", {"exportId": "base", "export": {"source": "images/base"}}),
                               ("InspectService/Write", {"name": "images/mid", "data": "eA=="}),
