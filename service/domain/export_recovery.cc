@@ -63,7 +63,11 @@ absl::Status ExportManager::RecoverChange(const StoredExport& stored,
   v1::Export row = stored.resource;
   const bool creates = intent.create_export();
   context_.index.Link(row.name(), row.source());  // taking it back may have begun
-  const ExportServing::State state = serving_.ServeOrChange(row);
+  // While its taking back could not be written, somebody may have put an image on the source.
+  const absl::Status writable =
+      row.read_only() ? absl::OkStatus() : images_.CheckNothingStandsOn(row.source());
+  const ExportServing::State state =
+      writable.ok() ? serving_.ServeOrChange(row) : ExportServing::State(writable);
   context_.logger.Log(
       LogLevel::kWarning, "exports",
       absl::StrCat("The ", creates ? "creation" : "change", " of ", row.name(),

@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 def info(path):
-    return json.loads(run("qemu-img", "info", "--output=json", path).stdout)
+    return json.loads(run("qemu-img", "info", "-U", "--output=json", path).stdout)
 
 
 def leak_a_cluster(path):

@@ -100,6 +100,37 @@ TEST_P(EngineImagesTest, AnImageIsNotServedOnceItsRemovalHasBegun) {
   }
 }
 
+// Whoever comes second finds the image in use, or as small as it has become.
+TEST_P(EngineImagesTest, AnImageIsNotServedWhileItBecomesSmaller) {
+  for (const ImageFormat format : {ImageFormat::kRaw, ImageFormat::kQcow2}) {
+    ExportSpec exported = Export("e", "a");
+    exported.image.format = format;
+    const ImageBuild build{.spec = exported.image, .size = ByteCount{kMiB}};
+    for (int i = 0; i < 50; ++i) {
+      ASSERT_TRUE(Build(build, 0, kGiB).ok());
+      std::promise<absl::StatusOr<ExportState>> served;
+      std::promise<absl::StatusOr<ImageInfo>> shrunk;
+      engine_->ShrinkImage(exported.image, ByteCount{4096},
+                           [&](auto info) { shrunk.set_value(std::move(info)); });
+      engine_->CreateExport(exported, [&](auto state) { served.set_value(std::move(state)); });
+      const absl::StatusOr<ExportState> serving = served.get_future().get();
+      const absl::StatusOr<ImageInfo> shrinking = shrunk.get_future().get();
+      ASSERT_TRUE(serving.ok()) << serving.status();
+      if (shrinking.ok()) {
+        EXPECT_EQ(serving->effective.export_size.value, 4096u);
+      } else {
+        EXPECT_EQ(ReasonOf(shrinking.status())->reason, "IMAGE_IN_USE");
+        EXPECT_EQ(serving->effective.export_size.value, kMiB);
+      }
+      ASSERT_TRUE(DeleteExport("exports/e", DeleteMode::kHard).ok());
+      const auto removed = Wait<absl::StatusOr<RemovalProgress>>([&](auto done) {
+        engine_->RemoveImage(exported.image, ByteCount{kGiB}, std::move(done));
+      });
+      ASSERT_TRUE(removed.ok()) << removed.status();
+    }
+  }
+}
+
 // The new file may carry no identity, so that only the open one tells.
 TEST_P(EngineImagesTest, FileThatWasExchangedWhileItIsOpenIsNoticed) {
   ASSERT_TRUE(CreateImage("a", 4096).ok());

@@ -57,6 +57,20 @@ TEST(MapMergerTest, HoleHasNoHostOffsetEvenIfItsLayerTellsOne) {
   EXPECT_EQ(runs[1].host_offset, kNoHostOffset);
 }
 
+TEST(MapMergerTest, AUnitIsCompressedIfAllOfItIs) {
+  const auto compressed = [](uint64_t offset, uint64_t length) {
+    return Extent{Range(offset, length), ExtentKind::kData, 1, 4096, true};
+  };
+  const auto whole = Merge({compressed(0, 512), compressed(512, 512), Data(1024, 1024)}, 1024);
+  ASSERT_EQ(whole.size(), 2u);
+  EXPECT_EQ(whole[0], (MapExtent{Range(0, 1024), false, true, 1, 1, 1, kNoHostOffset, true}));
+  EXPECT_FALSE(whole[1].compressed);
+  const auto mixed = Merge({compressed(0, 512), Data(512, 512)}, 1024);
+  ASSERT_EQ(mixed.size(), 1u);
+  EXPECT_FALSE(mixed[0].compressed);
+  EXPECT_EQ(Merge({compressed(0, 512), Data(512, 512)}, 0).size(), 2u);
+}
+
 TEST(MapMergerTest, UnitWithAnyDataIsData) {
   const auto runs = Merge({Hole(0, 511), Data(511, 1), Hole(512, 512)}, 512);
   ASSERT_EQ(runs.size(), 2u);

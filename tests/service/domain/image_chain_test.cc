@@ -1,6 +1,7 @@
 // Images that stand on others.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <string>
 #include <thread>
 #include <utility>
@@ -362,6 +363,26 @@ TEST_F(ImageChainTest, AnExportThatMayBecomeWritableAgainCountsAsOneThatIs) {
   EXPECT_EQ(ReasonIn(Clone("b", "images/a").status()), "IMAGE_IN_USE");
   ASSERT_TRUE(UpdateExport(exported, {"read_only"}).ok());
   EXPECT_TRUE(Clone("b", "images/a").ok());
+}
+
+TEST_F(ImageChainTest, AnExportThatCouldNotBeTakenBackDoesNotComeBackOverAClone) {
+  adjust_ = [](DomainOptions* options) {
+    options->exports.reconciler = {std::chrono::hours(1), std::chrono::hours(1)};
+  };
+  Restart();
+  ASSERT_TRUE(CreateImage("a").ok());
+  engine_->FailNext("CreateExport", absl::UnavailableError("not now"));
+  int commits = 0;
+  store_.SetGate([&commits]() -> absl::Status {
+    return commits++ == 1 ? absl::UnavailableError("The store is away.") : absl::OkStatus();
+  });
+  EXPECT_FALSE(CreateExport("e", "images/a").ok());
+  store_.SetGate(nullptr);
+  ASSERT_TRUE(Clone("b", "images/a").ok());
+  Restart();
+  EXPECT_EQ(ReasonIn(domain_->exports().Get("exports/e").status()), "RESOURCE_NOT_FOUND");
+  EXPECT_FALSE(engine_->Serves("exports/e"));
+  EXPECT_THAT(DependentsOf("images/a"), ElementsAre("images/b"));
 }
 
 // Each of both decides under the lock of the image: whatever the order, one of them is refused.
