@@ -71,6 +71,8 @@ class DrainJob final : public Job {
     JobOutcome outcome;
     if (!row.has_value()) {  // nothing can come back
       RETURN_IF_ERROR(serving_.Stop(export_, engine::DeleteMode::kHard));
+      context_.index.Unlink(export_.name());
+      outcome.steps.push_back(Touch(kImages, export_.source()));  // it has a dependent less
       outcome.committed = [this] { end_.gone(export_); };
       return outcome;
     }

@@ -20,6 +20,9 @@ namespace {
 
 constexpr uint64_t kKnownAutoclear = kAutoclearBitmaps | kAutoclearRawDataFile;
 
+// A table that could be read, and cannot be now, in the middle of a repair: better to stop.
+absl::Status Unreadable() { return absl::DataLossError("a table cannot be read"); }
+
 // What one look at the image has learned about where its tables are.
 struct Tables {
   explicit Tables(CheckContext& context)
@@ -64,6 +67,7 @@ class Checker {
   Task<absl::Status> Inspect(Tables& tables, Inspection& inspection);
   Task<absl::Status> InspectWindow(Tables& tables, Inspection& inspection, uint64_t window);
   Task<absl::Status> Repair(Tables& tables, const Inspection& known);
+  Task<absl::Status> RepairRefcountsAndFlags(Tables& tables, const Inspection& known);
   Task<absl::Status> RepairRefcounts(Tables& tables, const Inspection& known);
   Task<absl::Status> RepairFlags(Tables& tables, const Inspection& known);
   Task<absl::Status> ClearBits(const Inspection& left);
@@ -151,22 +155,33 @@ Task<absl::Status> Checker::InspectWindow(Tables& tables, Inspection& inspection
 }
 
 Task<absl::Status> Checker::Repair(Tables& tables, const Inspection& known) {
-  const uint64_t errors = context_.read_errors;
   if ((context_.header.autoclear & ~kKnownAutoclear) != 0) {  // (1)
     context_.header.autoclear &= kKnownAutoclear;
     CO_RETURN_IF_ERROR(co_await WriteCheckedFields(context_.file, context_.header));
     CO_RETURN_IF_ERROR(co_await context_.file.Sync());
   }
-  if (repairs_all() && !refcounts_only_ && known.mendable_entries > 0) {  // (2)
-    EntryMender mender(context_, known);
-    CO_RETURN_IF_ERROR(co_await tables.walk.Walk(mender, WalkScope::kAll));
-    CO_RETURN_IF_ERROR(co_await context_.file.Sync());
+  if (!repairs_all() || refcounts_only_ || known.mendable_entries == 0) {
+    const absl::Status status = co_await RepairRefcountsAndFlags(tables, known);
+    co_return status;
   }
-  // A table that cannot be read now could be counted twice and not known: better nothing.
-  if (context_.read_errors > errors) co_return absl::DataLossError("a table cannot be read");
+  const uint64_t errors = context_.read_errors;
+  EntryMender mender(context_, known);
+  CO_RETURN_IF_ERROR(co_await tables.walk.Walk(mender, WalkScope::kAll));
+  CO_RETURN_IF_ERROR(co_await context_.file.Sync());  // (2)
+  if (context_.read_errors > errors) co_return Unreadable();
+  // What the entries pointed to may be no overlap any more.
+  Tables mended(context_);
+  Inspection known_now;
+  CO_RETURN_IF_ERROR(co_await Inspect(mended, known_now));
+  if (known_now.findings.check_errors > 0) co_return Unreadable();
+  const absl::Status status = co_await RepairRefcountsAndFlags(mended, known_now);
+  co_return status;
+}
+
+Task<absl::Status> Checker::RepairRefcountsAndFlags(Tables& tables, const Inspection& known) {
   CO_RETURN_IF_ERROR(co_await RepairRefcounts(tables, known));
-  CO_RETURN_IF_ERROR(co_await RepairFlags(tables, known));
-  co_return absl::OkStatus();
+  const absl::Status status = co_await RepairFlags(tables, known);
+  co_return status;
 }
 
 Task<absl::Status> Checker::RepairRefcounts(Tables& tables, const Inspection& known) {
@@ -185,7 +200,7 @@ Task<absl::Status> Checker::RepairRefcounts(Tables& tables, const Inspection& kn
     if (!WindowMatters(tables, window)) continue;
     ResetWindow(window);
     CO_RETURN_IF_ERROR(co_await tables.references.Count(map_, &tables.refcounts));
-    if (context_.read_errors > errors) co_return absl::DataLossError("a table cannot be read");
+    if (context_.read_errors > errors) co_return Unreadable();
     CO_RETURN_IF_ERROR(co_await tables.refcounts.Store(map_, repairs_all(), lower));  // (3)
   }
   const absl::Status status = co_await context_.file.Sync();  // (4)

@@ -46,9 +46,12 @@ Task<absl::Status> RefcountRebuild::CountWindow(uint64_t window) {
   if (counted_window_ == window) co_return absl::OkStatus();
   const uint64_t size = context_.options.window_clusters;
   map_.Reset(window * size, size);
-  const absl::Status status = co_await references_.Count(map_, nullptr);
+  const uint64_t errors = context_.read_errors;
+  CO_RETURN_IF_ERROR(co_await references_.Count(map_, nullptr));
+  // What it refers to would seem free.
+  if (context_.read_errors > errors) co_return absl::DataLossError("a table cannot be read");
   counted_window_ = window;
-  co_return status;
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> RefcountRebuild::FindBlocks() {

@@ -22,9 +22,11 @@ class RecoveryTest : public DomainFixture {
     store_.SetGate(gate);
     engine_->SetGate(gate);
   }
+  // The dead one has no effect to its very end, whatever it still tries in the background.
   void RestartAlive() {
+    Stop();
     store_.SetGate(nullptr);
-    Restart();
+    Start();
     AwaitOperations();
   }
 };

@@ -237,6 +237,49 @@ TEST_F(CheckRepairTest, AnErrorOfTheFileEndsInNoRepair) {
   }
 }
 
+// Fails the file's next read when it is told about progress for the n-th time.
+class Saboteur final : public CheckObserver {
+ public:
+  Saboteur(test::MemoryFile& file, int at) : file_(file), left_(at) {}
+  bool OnProgress(const CheckProgress&) override {
+    if (--left_ == 0) file_.FailNext("read", absl::DataLossError("read: Input/output error"));
+    return true;
+  }
+  bool struck() const { return left_ <= 0; }
+
+ private:
+  test::MemoryFile& file_;
+  int left_;
+};
+
+TEST_F(CheckRepairTest, AReadThatFailsAtAnyPlaceFreesNothing) {
+  for (const bool no_block : {false, true}) {
+    ImageFile image = Everything();
+    const Places places(image);
+    image[places.refcount_block + 11] = std::byte{9};
+    if (no_block) Put64(image, places.refcount_table, 0);
+    const CheckResult before = Verdict(image);
+    const auto parsed = Parse(image, Access::kRead);
+    ASSERT_TRUE(parsed.ok());
+    for (int at = 1;; at += 3) {
+      LoggedFile file(image, 1);
+      Saboteur saboteur(file.memory(), at);
+      const auto result =
+          CheckImage(file, parsed->header, {.repair = Repair::kAll}, &saboteur).Take();
+      if (!saboteur.struck()) break;
+      const CheckResult after = Verdict(file.bytes());
+      EXPECT_LE(after.corruptions, before.corruptions) << at << Text(after);
+      // New refcounts are complete, or not the image's.
+      if (Get64(file.bytes(), kRefcountTableOffsetField) != places.refcount_table) {
+        EXPECT_EQ(after.corruptions, 0u) << at << Text(after);
+      }
+      if (result.ok() && result->check_errors > 0 && result->repaired_findings.empty()) {
+        EXPECT_TRUE(file.bytes() == image) << at;
+      }
+    }
+  }
+}
+
 TEST_F(CheckRepairTest, WhatCannotBeDoneIsRefusedByName) {
   const ImageFile image = Small();
   auto parsed = Parse(image, Access::kRead);
