@@ -60,11 +60,9 @@ inline constexpr ErrorReason kFormatMismatch{"FORMAT_MISMATCH", code::kInvalidAr
 inline constexpr ErrorReason kSizeMismatch{"SIZE_MISMATCH", code::kInvalidArgument};
 // Metadata: image, and dependents or exports where there are some.
 inline constexpr ErrorReason kImageInUse{"IMAGE_IN_USE", code::kFailedPrecondition};
-inline constexpr ErrorReason kImageHasDependents{"IMAGE_HAS_DEPENDENTS",
-                                                 code::kFailedPrecondition};
+inline constexpr ErrorReason kImageHasDependents{"IMAGE_HAS_DEPENDENTS", code::kFailedPrecondition};
 inline constexpr ErrorReason kChainTooDeep{"CHAIN_TOO_DEEP", code::kFailedPrecondition};
-inline constexpr ErrorReason kFeatureUnsupported{"FEATURE_UNSUPPORTED",
-                                                 code::kFailedPrecondition};
+inline constexpr ErrorReason kFeatureUnsupported{"FEATURE_UNSUPPORTED", code::kFailedPrecondition};
 inline constexpr ErrorReason kImageNotActive{"IMAGE_NOT_ACTIVE", code::kFailedPrecondition};
 // A tombstone. Metadata: image, purge-time.
 inline constexpr ErrorReason kImageDeleted{"IMAGE_DELETED", code::kFailedPrecondition};

@@ -16,8 +16,8 @@ namespace {
 constexpr block::RangeLockMode kExclusive = block::RangeLockMode::kExclusive;
 constexpr std::size_t kStagingBudget = 16 * kMiB;
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kMuchMetadata = 4 * kMiB;     // changed tables, in bytes
-constexpr std::size_t kManyReferences = 65536;  // that wait to be given up
+constexpr std::size_t kMuchMetadata = 4 * kMiB;  // changed tables, in bytes
+constexpr std::size_t kManyReferences = 65536;   // that wait to be given up
 constexpr uint64_t kLeastPreferred = 4 * kKiB;
 constexpr uint64_t kMostPreferred = 2 * kMiB;
 
