@@ -43,7 +43,8 @@ std::vector<const Descriptor*> TypesIn(const FieldDescriptor& field) {
       new std::map<std::string_view, std::vector<std::string>>{
           {"google.longrunning.Operation.metadata", {"gabion.v1.JobMetadata"}},
           {"google.longrunning.Operation.response",
-           {"gabion.v1.Image", "gabion.v1.Export", "google.protobuf.Empty"}},
+           {"gabion.v1.CheckImageResponse", "gabion.v1.Export", "gabion.v1.Image",
+            "google.protobuf.Empty"}},
           {"google.rpc.Status.details",
            {"google.rpc.BadRequest", "google.rpc.ErrorInfo", "google.rpc.PreconditionFailure",
             "google.rpc.QuotaFailure", "google.rpc.RequestInfo", "google.rpc.ResourceInfo",

@@ -235,7 +235,7 @@ class DaemonTest(unittest.TestCase):
             self.assertNotEqual(staging.run(os.environ["GABION_CTL"], *rest, ok=False).returncode, 0, name)
 
     def test_every_setting_is_the_charts_or_a_value(self):
-        known = set(re.findall(r"(?m)^ *--([a-z-]+)", staging.run(os.environ["GABIOND"], "--help").stdout))
+        known = set(re.findall(r"(?m)^ *--([a-z0-9-]+)", staging.run(os.environ["GABIOND"], "--help").stdout))
         schema = json.loads((CHART / "values.schema.json").read_text())
         values = set(schema["properties"]["settings"]["properties"])
         made = set(flags_of(container_of(render("--values", CHART / "ci/grpc.yaml"))))
