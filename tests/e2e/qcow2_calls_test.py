@@ -177,6 +177,17 @@ class ResizeTest(CallsTestCase):
                 self.assertEqual((len(content), content[:512], content[MiB:MiB + 512], content[-512:]),
                                  (70 * MiB, b"w" * 512, b"x" * 512, b"z" * 512))
 
+    def test_up_with_tables_of_many_clusters(self):
+        """The new L1 table has more clusters than one refcount block describes."""
+        for layout, before, after in (({"clusterSizeBytes": 512, "refcountBits": 64}, 64 * MiB, 192 * MiB),
+                                      ({"clusterSizeBytes": 512}, 512 * MiB, 600 * MiB)):
+            with self.subTest(layout=layout):
+                image = f"many{len(layout)}"
+                path = self.create(image, before, layout)
+                self.resize(image, after)
+                self.assertLess(os.stat(path).st_size, 8 * MiB)
+                self.assert_clean(path)
+
     def test_down_and_up_again_reads_zeros(self):
         """Also where a backing image has bytes behind the old end."""
         self.create("below", MiB)
@@ -233,6 +244,14 @@ class CheckTest(CallsTestCase):
         self.damaged("sound", lambda file: None)
         found = self.agree("sound")
         self.assertEqual((found["corruptions"], found["leaks"], found.get("findings", [])), (0, 0, []))
+
+    def test_a_long_refcount_table(self):
+        """Of more than 64 KiB, and no multiple of that."""
+        for number, layout in enumerate(({"clusterSizeBytes": 512}, {"clusterSizeBytes": 512, "refcountBits": 64})):
+            with self.subTest(layout=layout):
+                self.create(f"long{number}", 1024 * MiB, layout)
+                self.assertGreater(Qcow2File.read(self.file_of(f"long{number}"))["refcount_clusters"], 128)
+                self.assertEqual(self.agree(f"long{number}")["corruptions"], 0)
 
     def test_leaks(self):
         def leak(file):

@@ -160,9 +160,9 @@ class ChainsOfQemuTest(ChainTestCase):
         chain, story = self.make_chain(rng, name, pattern)
         try:
             image, path = self.check_chain(name, chain)
-            if chain[-1][1] == "qcow2":
+            if chain[-1][1] == "qcow2" and qemu_check(path) in (0, 3):  # qemu damages some by what it refuses
                 self.change(rng, image, path, story[-1][1])
-        except (AssertionError, harness.CallError):
+        except (AssertionError, harness.CallError, nbd.Error):
             print(f"{name}:", *story, sep="\n  ", file=sys.stderr)
             raise
 
