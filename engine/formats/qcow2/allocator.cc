@@ -124,15 +124,81 @@ Task<absl::Status> Allocator::AddBlock() {
   const uint64_t block = BlockOf(cluster);
   if (block >= tables_.refcount_table.size()) co_return co_await GrowTable();
   if (tables_.metadata.contains(cluster)) co_return co_await Overlap(cluster);
+  SetBlock(block, cluster);
+  CountOne(cluster);
+  next_ = cluster + 1;
+  tables_.NoteEnd(next_ << tables_.geometry.cluster_bits);
+  co_return absl::OkStatus();
+}
+
+void Allocator::SetBlock(uint64_t block, uint64_t cluster) {
   const uint64_t offset = cluster << tables_.geometry.cluster_bits;
   tables_.refcounts.InsertZeros(offset, tables_.geometry.cluster_size());
   tables_.refcount_table[block] = offset;
   tables_.dirty_refcount_table.insert(block);
   tables_.SetMetadata(Metadata::kRefcountBlock, offset, tables_.geometry.cluster_size());
-  CountOne(cluster);
-  next_ = cluster + 1;
-  tables_.NoteEnd(next_ << tables_.geometry.cluster_bits);
+}
+
+uint64_t Allocator::MissingBlocks(uint64_t first, uint64_t clusters) const {
+  uint64_t missing = 0;
+  for (uint64_t block = BlockOf(first); block <= BlockOf(first + clusters - 1); ++block) {
+    const bool is_there =
+        block < tables_.refcount_table.size() && tables_.refcount_table[block] != 0;
+    if (!is_there) ++missing;
+  }
+  return missing;
+}
+
+// They are free, and have blocks.
+Task<absl::Status> Allocator::CountRange(uint64_t first, uint64_t clusters) {
+  for (uint64_t i = first; i < first + clusters; ++i) {
+    CO_ASSIGN_OR_RETURN(const Place place, co_await Find(i));
+    StoreRefcount(place.slice->bytes.get(), place.index, tables_.geometry.refcount_order, 1);
+    tables_.refcounts.MarkDirty(*place.slice);
+  }
   co_return absl::OkStatus();
+}
+
+// The blocks that are missing there come first, in the same run.
+Task<absl::StatusOr<uint64_t>> Allocator::AllocateTogether(uint64_t clusters) {
+  const block::RangeLock::Guard guard = co_await lock_.Acquire(kAll, kExclusive);
+  const uint64_t bits = tables_.geometry.cluster_bits;
+  uint64_t first = tables_.end >> bits;
+  uint64_t blocks = 0;
+  for (;;) {
+    blocks = MissingBlocks(first, clusters + blocks);
+    const uint64_t all = clusters + blocks;
+    if (MissingBlocks(first, all) > blocks) continue;
+    if (BlockOf(first + all - 1) >= tables_.refcount_table.size()) {
+      const uint64_t next = next_;  // there may be free clusters before the table's new place
+      CO_RETURN_IF_ERROR(co_await GrowTable());
+      next_ = next;
+      first = std::max(first, tables_.end >> bits);
+      blocks = 0;
+      continue;
+    }
+    // What lies behind the end of the file may be in use all the same.
+    uint64_t used = first;
+    for (uint64_t i = first; i < first + all; ++i) {
+      if (!HasBlock(i)) continue;
+      CO_ASSIGN_OR_RETURN(const Place place, co_await Find(i));
+      const bool is_free =
+          LoadRefcount(place.slice->bytes.get(), place.index, tables_.geometry.refcount_order) == 0;
+      if (!is_free || tables_.metadata.contains(i)) used = i + 1;
+    }
+    if (used == first) break;
+    first = used;
+    blocks = 0;
+  }
+  if (!tables_.unwritable.ok()) co_return tables_.unwritable;
+  const uint64_t all = clusters + blocks;
+  uint64_t next_block = first;
+  for (uint64_t block = BlockOf(first); block <= BlockOf(first + all - 1); ++block) {
+    if (tables_.refcount_table[block] == 0) SetBlock(block, next_block++);
+  }
+  tables_.NoteEnd((first + all) << bits);
+  CO_RETURN_IF_ERROR(co_await CountRange(first, all));
+  co_return (first + blocks) << bits;
 }
 
 // The table describes nothing from `first` on. A larger one is put there, behind the blocks that

@@ -31,6 +31,10 @@ class Allocator {
   // kResourceExhausted: the format has no room for more; kDataLoss: the image contradicts itself.
   Task<absl::StatusOr<Run>> Allocate(uint64_t clusters);
 
+  // `clusters` clusters that lie together, behind everything that is in use; otherwise as
+  // Allocate().
+  Task<absl::StatusOr<uint64_t>> AllocateTogether(uint64_t clusters);
+
   // One reference less for each cluster in the list, which may name one several times.
   Task<absl::Status> Release(const std::vector<uint64_t>& clusters);
 
@@ -53,6 +57,10 @@ class Allocator {
   absl::StatusOr<Run> Take(Place place, uint64_t clusters);
   // Makes the next free cluster the refcount block that describes it.
   Task<absl::Status> AddBlock();
+  // Makes `cluster` the block with the number `block`; its own refcount is not counted yet.
+  void SetBlock(uint64_t block, uint64_t cluster);
+  uint64_t MissingBlocks(uint64_t first, uint64_t clusters) const;
+  Task<absl::Status> CountRange(uint64_t first, uint64_t clusters);
   Task<absl::Status> GrowTable();
   Task<absl::Status> ReplaceTable(uint64_t first, uint64_t blocks, uint64_t table_clusters);
   Task<absl::Status> WriteTable(uint64_t offset);

@@ -138,7 +138,6 @@ class Disk final : public Qcow2Node {
   Task<absl::Status> Shrink(uint64_t size);
   Task<absl::Status> GrowL1(uint64_t size);
   Task<absl::Status> ZeroBehind(uint64_t old_size, uint64_t size);
-  Task<absl::StatusOr<uint64_t>> AllocateTogether(uint64_t clusters);
 
   const Qcow2Options options_;
   const std::unique_ptr<io::File> file_;

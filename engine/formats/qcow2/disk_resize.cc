@@ -70,7 +70,7 @@ Task<absl::Status> Disk::GrowL1(uint64_t size) {
   }
   if (entries <= tables_.l1.size()) co_return absl::OkStatus();
   const uint64_t clusters = geometry.Clusters(entries * sizeof(uint64_t));
-  CO_ASSIGN_OR_RETURN(const uint64_t offset, co_await AllocateTogether(clusters));
+  CO_ASSIGN_OR_RETURN(const uint64_t offset, co_await allocator_.AllocateTogether(clusters));
   tables_.SetMetadata(Metadata::kL1, offset, clusters << geometry.cluster_bits);
   CO_RETURN_IF_ERROR(co_await commit_.Sync());  // W1
   // Requests go on meanwhile. What they change in the table waits for the next commit, so the new
@@ -94,35 +94,6 @@ Task<absl::Status> Disk::GrowL1(uint64_t size) {
   tables_.l1.resize(entries);
   if (old_clusters > 0) reclaimer_.Add(old_offset, old_clusters);
   co_return absl::OkStatus();
-}
-
-// Clusters that lie together; what is found before and is too short goes back.
-Task<absl::StatusOr<uint64_t>> Disk::AllocateTogether(uint64_t clusters) {
-  const uint64_t bits = tables_.geometry.cluster_bits;
-  std::vector<uint64_t> found;
-  absl::Status status;
-  while (status.ok()) {
-    const absl::StatusOr<Allocator::Run> run = co_await allocator_.Allocate(clusters);
-    if (!run.ok()) {
-      status = run.status();
-      break;
-    }
-    for (uint64_t i = 0; i < run->clusters; ++i) {
-      const uint64_t next = (run->offset >> bits) + i;
-      found.push_back(next);
-    }
-    const std::size_t count = found.size();
-    if (count >= clusters && found[count - 1] - found[count - clusters] == clusters - 1) break;
-  }
-  uint64_t offset = 0;
-  if (status.ok()) {
-    offset = found[found.size() - clusters] << bits;
-    found.resize(found.size() - clusters);
-  }
-  const absl::Status released = co_await allocator_.Release(found);
-  status.Update(released);
-  if (!status.ok()) co_return status;
-  co_return offset;
 }
 
 // The tail is given up first and the size changes next; what a crash leaves is a larger image whose

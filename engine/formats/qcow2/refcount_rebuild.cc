@@ -174,8 +174,9 @@ Task<absl::Status> RefcountRebuild::CountOwnClusters() {
 
 Task<absl::Status> RefcountRebuild::WriteTable() {
   const uint64_t bytes = table_clusters_ << context_.geometry.cluster_bits;
-  std::vector<std::byte> piece(std::min<uint64_t>(TableFile::kPiece, bytes));
+  std::vector<std::byte> piece;
   for (uint64_t done = 0; done < bytes; done += piece.size()) {
+    piece.resize(std::min<uint64_t>(TableFile::kPiece, bytes - done));
     for (std::size_t at = 0; at < piece.size(); at += 8) {
       const uint64_t block = (done + at) / 8;
       StoreBe64(&piece[at], block < places_.size() ? places_[block] : 0);

@@ -36,9 +36,10 @@ Task<absl::Status> RefcountTables::Load() {
     context_.Report(FindingKind::kRefcountStructure, start, std::nullopt,
                     [] { return std::string("the refcount table ends past the end of the file"); });
   }
-  std::vector<std::byte> piece(std::min<uint64_t>(TableFile::kPiece, bytes));
+  std::vector<std::byte> piece;
   for (uint64_t done = 0; done < bytes; done += piece.size()) {
     CO_RETURN_IF_ERROR(co_await context_.Pause());
+    piece.resize(std::min<uint64_t>(TableFile::kPiece, bytes - done));
     const absl::Status status = co_await context_.file.Read(start + done, piece);
     if (!status.ok()) {
       context_.ReportUnreadable(start + done, status);
