@@ -90,7 +90,7 @@ class ImageTest(unittest.TestCase):
         self.assertEqual(self.config["User"], "10001:10001")
         self.assertEqual(self.config["Entrypoint"], ["/usr/bin/gabiond"])
         self.assertEqual(list(self.config["ExposedPorts"]), ["10809/tcp"])
-        self.assertEqual(list(self.config["Volumes"]), ["/var/lib/gabion"])
+        self.assertEqual(sorted(self.config["Volumes"]), ["/run/gabion", "/var/lib/gabion"])
         self.assertIn("gabionctl", self.config["Healthcheck"]["Test"])
 
     def test_the_directories_are_the_users(self):
