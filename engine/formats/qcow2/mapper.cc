@@ -196,7 +196,7 @@ Task<absl::StatusOr<SliceCache::Slice*>> Mapper::ForChange(uint64_t guest_offset
 }
 
 Task<absl::StatusOr<uint64_t>> Mapper::TableForChange(uint64_t l1_index) {
-  const auto usable = [this](uint64_t entry) {
+  const auto usable = [](uint64_t entry) {
     return (entry & kCopied) != 0 && (entry & kOffsetMask) != 0;
   };
   if (!usable(tables_.l1[l1_index])) {
