@@ -20,6 +20,7 @@
 #include "engine/base/units.h"
 #include "engine/block/block_sizes.h"
 #include "engine/block/extent.h"
+#include "engine/filter_spec.h"
 #include "engine/image_check.h"
 #include "engine/image_spec.h"
 
@@ -87,6 +88,9 @@ struct ExportSpec {
   Transport transport = Transport::kDefault;  // kDefault: Unix socket only; kPlaintextTcp: both
   uint32_t max_connections = 0;               // 0: no limit of its own
   uint64_t generation = 0;                    // of the resource; shown by connections
+  std::vector<FilterEntry> filters;           // the first is next to the clients
+  // How long a change of `filters` may hold requests back until those in flight are done.
+  std::chrono::milliseconds quiesce_timeout{5000};
 };
 
 struct ExportState {
@@ -254,6 +258,13 @@ class Engine {
   // Brings a served export to `spec`: same name, wire name and image. Block sizes apply to new
   // connections; read_only false to true is live, the other way applies to new connections. On
   // error everything stays as it was.
+  // Filters change at once for all: parameters that can, without holding requests; any other change
+  // while requests are held back and none is in flight, or it is kAborted QUIESCE_TIMEOUT
+  // (metadata timeout). An entry that stays as it is keeps its state. kFailedPrecondition
+  // STACK_INCOMPATIBLE_WITH_CONNECTIONS (metadata export, connections) if clients are connected
+  // that were told another size or writability, or a smaller minimum block size, or would see other
+  // bytes. kInvalidArgument FILTER_PARAMETERS_INVALID with the metadata entry-id, index, and field,
+  // which is relative to the filter's spec: "slice.partition".
   virtual void UpdateExport(ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) = 0;
   virtual void DeleteExport(std::string name, DeleteMode mode, Callback<absl::Status> done) = 0;
   virtual void GetExport(std::string name, Callback<absl::StatusOr<ExportState>> done) = 0;
@@ -265,6 +276,9 @@ class Engine {
   // Requests in flight are finished and answered first. kNotFound if there is no such connection.
   virtual void CloseConnection(std::string export_name, uint64_t id,
                                Callback<absl::Status> done) = 0;
+  // One for each entry of the export's filters, in order.
+  virtual void GetFilterStatistics(
+      std::string export_name, Callback<absl::StatusOr<std::vector<FilterStatistics>>> done) = 0;
   // What UpdateExport or CreateExport would answer, without doing it. For CreateExport the image is
   // opened and locked and let go again.
   virtual void CheckExport(ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) = 0;

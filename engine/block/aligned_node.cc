@@ -25,6 +25,10 @@ Limits LimitsAbove(const Limits& child) {
     limits.preferred = child.alignment;
     limits.preferred_from = child.alignment_from;
   }
+  if (child.alignment > child.emulated_alignment) {
+    limits.emulated_alignment = child.alignment;
+    limits.emulated_from = child.alignment_from;
+  }
   limits.alignment = ByteCount{1};
   limits.alignment_from.clear();
   limits.memory_alignment = 1;

@@ -8,6 +8,13 @@
 
 namespace gabion::block {
 
+// What an NBD server may tell its clients that it can do, as bits of a set.
+enum class Feature : uint8_t { kTrim, kZero, kFastZero, kFua, kHoles, kMultiConn, kCache };
+using FeatureSet = uint8_t;  // bit 1 << Feature
+constexpr FeatureSet Bit(Feature feature) {
+  return static_cast<FeatureSet>(1U << static_cast<unsigned>(feature));
+}
+
 struct Limits {
   // Exact size of the disk in bytes; a multiple of nothing in particular.
   ByteCount size;
@@ -21,6 +28,11 @@ struct Limits {
   // empty if nobody did.
   std::string alignment_from;
   std::string preferred_from;
+
+  // The largest alignment that an AlignedNode below has made finer, and who had asked for it: what
+  // clients had better keep to, so that nobody has to read, change and write back. 1: none.
+  ByteCount emulated_alignment{1};
+  std::string emulated_from;
 
   // Buffers of Read() and Write() must start on a multiple of this power of two in memory: 1, or
   // more for files that bypass the page cache. AlignedNode lowers it to 1 by copying.
@@ -37,6 +49,8 @@ struct Limits {
   bool writable = false;
   // Zero() can be done without writing the zeros, so that it beats a write of the range.
   bool fast_zero = false;
+  // What clients are not to be told of. kHoles: nor of what reads as zeros without being data.
+  FeatureSet hidden = 0;
 
   // Where the bytes of the image end and padding begins.
   ByteCount content_size() const { return size - padding; }

@@ -1,0 +1,11 @@
+#include "engine/filters/filter.h"
+
+#include "engine/base/reason.h"
+
+namespace gabion::filters {
+
+absl::Status Filter::Blame(const absl::Status& status) const {
+  return Annotate(status, environment_.where);
+}
+
+}  // namespace gabion::filters
