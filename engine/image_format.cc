@@ -11,6 +11,8 @@
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
+#include "engine/formats/qcow2/header_extensions.h"
+#include "engine/formats/qcow2/layout.h"
 #include "engine/io/errno_status.h"
 
 namespace gabion::engine {
@@ -127,7 +129,7 @@ absl::Status CheckImportable(const qcow2::Header& header, const ImageBuild& buil
                       {"FEATURE_UNSUPPORTED", {{"feature", std::move(feature)}}});
   };
   if (header.data_file.has_value()) {
-    return refused(absl::StrCat("its data is in another file, ", *header.data_file,
+    return refused(absl::StrCat("its data is in another file, ", qcow2::Quoted(*header.data_file),
                                 "; external data files are not supported"),
                    "external data file");
   }
@@ -139,15 +141,16 @@ absl::Status CheckImportable(const qcow2::Header& header, const ImageBuild& buil
                       {"FIELD_INVALID", {{"field", "image.backing_image"}}});
   }
   const std::string& name = *header.backing_file;
+  const std::string shown = qcow2::Quoted(name);
   if (NamesProtocolOrPath(name)) {
-    return refused(absl::StrCat("its backing file is '", name,
+    return refused(absl::StrCat("its backing file is '", shown,
                                 "'; only a name without a protocol and without a path is taken, "
                                 "of a file beside it"),
                    "backing file with a protocol or path");
   }
   if (!has_backing) {
     return WithReason(
-        absl::InvalidArgumentError(absl::StrCat("the file needs its backing file, '", name,
+        absl::InvalidArgumentError(absl::StrCat("the file needs its backing file, '", shown,
                                                 "'; import that one first, and name the image in "
                                                 "backing_image")),
         {"FIELD_REQUIRED", {{"field", "image.backing_image"}}});
@@ -155,7 +158,7 @@ absl::Status CheckImportable(const qcow2::Header& header, const ImageBuild& buil
   const std::string& file_name = build.spec.backing.front().file_name;
   if (build.move && name != file_name) {
     return WithReason(absl::InvalidArgumentError(absl::StrCat(
-                          "the file names '", name, "' as its backing file, and the file of ",
+                          "the file names '", shown, "' as its backing file, and the file of ",
                           build.spec.backing.front().name, " is '", file_name,
                           "'; a file that is moved is not rewritten: import a copy")),
                       {"FIELD_INVALID", {{"field", "source_file"}}});
@@ -178,6 +181,10 @@ absl::Status WriteBackingName(int fd, const ImageSpec& spec) {
   header.backing_format = format;
   ASSIGN_OR_RETURN(std::vector<std::byte> bytes, qcow2::SerializeHeader(header));
   bytes.resize(header.cluster_size());
+  // A snapshot table that cannot be read was taken for none; what says where it is stays.
+  constexpr std::size_t kBegin = qcow2::kSnapshotCountField;
+  constexpr std::size_t kLength = qcow2::kSnapshotsOffsetField + sizeof(uint64_t) - kBegin;
+  RETURN_IF_ERROR(ReadAt(fd, kBegin, MutableBytes(bytes).subspan(kBegin, kLength)));
   return WriteAt(fd, 0, bytes);
 }
 

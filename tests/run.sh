@@ -159,6 +159,8 @@ run cmake --preset "$preset" -DBUILD_TESTING=ON -DGABION_SERVICE="$service" --lo
 run cmake --build "$build" -j "$cores"
 
 say "Tests"
+echo "Seed of random tests: ${GABION_SEED:-another one in each test, printed there}"
+export GTEST_BRIEF=${GTEST_BRIEF:-1}  # what is shown of a failing test is what failed
 report_missing_components
 run exec "${launcher[@]}" ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$cores" \
   "${ctest_arguments[@]}"

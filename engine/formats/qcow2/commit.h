@@ -23,7 +23,7 @@ class Commit {
   Commit(Tables& tables, Reclaimer& reclaimer, block::RangeLock& lock);
 
   // Everything whose task was done before this call, data and tables, is durable when this task is
-  // done: two syncs if tables have changed, else one.
+  // done: one sync, two if tables have changed, three with a new refcount block among them.
   Task<absl::Status> Sync();
 
   // True if the file's tables are not those in memory.

@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
 #include "engine/formats/qcow2/check.h"
+#include "engine/formats/qcow2/header_extensions.h"
 
 namespace gabion::qcow2 {
 namespace {
@@ -162,10 +163,10 @@ Task<absl::StatusOr<std::unique_ptr<Qcow2Node>>> OpenQcow2(std::unique_ptr<io::F
     status = absl::UnimplementedError("external data files are not supported");
   }
   if (status.ok() && parsed->header.backing_file.has_value() != (options.backing != nullptr)) {
-    status = absl::FailedPreconditionError(
-        options.backing == nullptr
-            ? absl::StrCat("the image needs its backing image, ", *parsed->header.backing_file)
-            : "the image has no backing file");
+    status = absl::FailedPreconditionError(options.backing == nullptr
+                                               ? absl::StrCat("the image needs its backing image, ",
+                                                              Quoted(*parsed->header.backing_file))
+                                               : "the image has no backing file");
   }
   if (!status.ok()) {
     const absl::Status closed = co_await file->Close();

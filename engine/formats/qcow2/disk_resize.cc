@@ -50,7 +50,6 @@ Task<absl::Status> Disk::ZeroBehind(uint64_t old_size, uint64_t size) {
   const uint64_t end = std::min(size, std::max(cluster_end, backing_end));
   if (end <= old_size) co_return absl::OkStatus();
   const uint64_t edge_end = std::min(end, cluster_end);
-  // Not by the tables: they may say that the rest of the cluster is zero, and be wrong.
   const ByteRange edge = Range(old_size, edge_end - old_size);
   if (!edge.empty()) {
     CO_ASSIGN_OR_RETURN(const bool is_zero, co_await ReadsZero(edge));

@@ -1,4 +1,5 @@
-// The extensions behind the fields of a qcow2 header. Private to the parser of headers.
+// The extensions behind the fields of a qcow2 header, for the parser of headers; and how text from
+// a file is shown.
 #pragma once
 
 #include <cstdint>

@@ -50,7 +50,8 @@ struct Qcow2Options {
 // contradict itself. Size in bytes, exact. Sizes of requests need no alignment.
 //
 // Zero() and Discard() change tables where they can; partial clusters are zeroed by writing, and
-// kept by Discard(). Flush() costs one sync, or two if tables have changed.
+// kept by Discard(). Flush() costs one sync, two if tables have changed, three with a new
+// refcount block among them.
 class Qcow2Node : public block::Node {
  public:
   // Makes sure that the image may be written, and repairs the refcounts of one that was not closed.
