@@ -213,6 +213,13 @@ class EngineImpl final : public Engine {
     });
   }
 
+  void GetFilterStatistics(std::string export_name,
+                           Callback<absl::StatusOr<std::vector<FilterStatistics>>> done) override {
+    Dispatch(std::move(done), [this, name = std::move(export_name)]() mutable {
+      return home_->GetFilterStatistics(std::move(name));
+    });
+  }
+
   void GetExports(std::vector<std::string> names,
                   Callback<std::vector<absl::StatusOr<ExportState>>> done) override {
     Dispatch(std::move(done), [this, names = std::move(names)]() mutable {
@@ -236,14 +243,14 @@ class EngineImpl final : public Engine {
   void OpenImageTarget(ImageSpec spec, bool writable,
                        Callback<absl::StatusOr<std::unique_ptr<Target>>> done) override {
     Dispatch(std::move(done), [this, spec = std::move(spec), writable]() mutable {
-      return OpenAt(TargetSource{std::move(spec), writable, std::nullopt});
+      return OpenAt(std::move(spec), writable);
     });
   }
 
   void OpenExportTarget(std::string export_name,
                         Callback<absl::StatusOr<std::unique_ptr<Target>>> done) override {
     Dispatch(std::move(done), [this, name = std::move(export_name)]() mutable {
-      return OpenExport(std::move(name));
+      return home_->OpenTarget(std::move(name));
     });
   }
 
@@ -262,26 +269,21 @@ class EngineImpl final : public Engine {
     });
   }
 
-  Task<absl::StatusOr<std::unique_ptr<Target>>> OpenAt(TargetSource source) {
-    CO_ASSIGN_OR_RETURN(const io::Directory* const pool,
-                        co_await home_->FindPool(source.image.pool));
-    ShardServer& server = home_->ServerOf(source.image.name);
-    auto call = [&server, &source, pool] { return OpenTarget(server, source, pool); };
+  Task<absl::StatusOr<std::unique_ptr<Target>>> OpenAt(ImageSpec image, bool writable) {
+    CO_ASSIGN_OR_RETURN(const io::Directory* const pool, co_await home_->FindPool(image.pool));
+    ShardServer& server = home_->ServerOf(image.name);
+    auto call = [&server, &image, writable, pool] {
+      return MakeImageTarget(server, image, writable, pool);
+    };
     absl::StatusOr<std::unique_ptr<Target>> target =
         co_await CallOn(*shards_[0], server.shard(), server.tasks(), call);
     co_return target;
   }
 
-  Task<absl::StatusOr<std::unique_ptr<Target>>> OpenExport(std::string name) {
-    CO_ASSIGN_OR_RETURN(ExportSpec spec, co_await home_->SpecOf(name));
-    TargetSource source{spec.image, !spec.read_only, std::move(spec)};
-    absl::StatusOr<std::unique_ptr<Target>> target = co_await OpenAt(std::move(source));
-    co_return target;
-  }
-
   const EngineOptions options_;
   Logger& logger_;
-  Observer observer_;  // not changed while there are exports
+  Observer observer_;                 // not changed while there are exports
+  SharedFilterStates filter_states_;  // outlives the servers
   runtime::WorkerPool workers_;
   std::vector<std::unique_ptr<runtime::Shard>> shards_;
   std::unique_ptr<Home> home_;                         // on shards_[0]
@@ -308,6 +310,7 @@ absl::Status EngineImpl::StartServers() {
   options.qcow2_cache = options_.qcow2_cache_per_image;
   options.qcow2_cache_total.value = options_.qcow2_cache.value / shards_.size();
   options.nbd = options_.nbd;
+  options.filter_states = &filter_states_;
   options.budget_bytes = options_.nbd.max_bytes_in_flight_total.value / shards_.size();
   for (const auto& shard : shards_) {
     absl::StatusOr<std::unique_ptr<ShardServer>> server = absl::UnknownError("");

@@ -17,8 +17,15 @@ nbd::ExportInfo InfoOf(const ExportSpec& spec, const block::EffectiveBlockSizes&
   info.name = spec.nbd_name;
   info.description = spec.description;
   info.traits.size = effective.export_size;
-  info.traits.read_only = spec.read_only;
-  info.traits.can_fast_zero = limits.fast_zero;
+  info.traits.read_only = spec.read_only || !limits.writable;
+  const auto shown = [&](block::Feature feature) { return (limits.hidden & Bit(feature)) == 0; };
+  info.traits.multi_conn = shown(block::Feature::kMultiConn);
+  info.traits.can_trim = shown(block::Feature::kTrim);
+  info.traits.can_zero = shown(block::Feature::kZero);
+  info.traits.can_fast_zero = limits.fast_zero && shown(block::Feature::kFastZero);
+  info.traits.can_fua = shown(block::Feature::kFua);
+  info.traits.can_cache = shown(block::Feature::kCache);
+  info.traits.shows_holes = shown(block::Feature::kHoles);
   info.block_sizes.minimum = effective.minimum.bytes;
   info.block_sizes.preferred = effective.preferred.bytes;
   info.block_sizes.maximum_payload = effective.maximum_payload.bytes;
@@ -34,13 +41,17 @@ nbd::ExportInfo InfoOf(const ExportSpec& spec, const block::EffectiveBlockSizes&
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> MakeExportVersion(const ExportSpec& spec,
-                                                                      Image& image,
+                                                                      block::Node& disk,
                                                                       uint64_t version_id,
                                                                       runtime::ReadyQueue& ready) {
-  // The sizes follow from what the storage needs, not from the byte-addressable node that hides it.
-  block::Limits storage = image.storage_limits();
-  storage.size = image.root().limits().size;
-  const auto resolved = block::ResolveBlockSizes(spec.block_sizes, storage, spec.image.name);
+  // The sizes follow from what is needed below, not from the node that hides it.
+  const block::Limits& limits = disk.limits();
+  block::Limits needed = limits;
+  if (needed.emulated_alignment > needed.alignment) {
+    needed.alignment = needed.emulated_alignment;
+    needed.alignment_from = needed.emulated_from;
+  }
+  const auto resolved = block::ResolveBlockSizes(spec.block_sizes, needed, spec.image.name);
   if (const auto* error = std::get_if<block::BlockSizeError>(&resolved)) {
     Reason reason{std::string(error->reason), error->metadata};
     reason.metadata.emplace_back("field", "export.block_sizes." + error->field);
@@ -54,12 +65,12 @@ absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> MakeExportVersion(const Expo
                                      &version->effective.maximum_payload}) {
     if (size->origin == block::SizeOrigin::kPolicy) size->determined_by = spec.name;
   }
-  version->info = InfoOf(spec, version->effective, image.root().limits());
-  version->root = &image.root();
+  version->info = InfoOf(spec, version->effective, limits);
+  version->disk_writable = limits.writable;
+  version->root = &disk;
   if (version->effective.tail_node.has_value()) {
-    version->tail =
-        std::make_unique<block::TailNode>(image.root(), *version->effective.tail_node,
-                                          ByteCount{version->effective.minimum.bytes}, ready);
+    version->tail = std::make_unique<block::TailNode>(
+        disk, *version->effective.tail_node, ByteCount{version->effective.minimum.bytes}, ready);
     version->root = version->tail.get();
   }
   return version;

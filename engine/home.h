@@ -63,6 +63,8 @@ class Home final : public ExportSink {
   Task<std::vector<absl::StatusOr<ExportState>>> GetExports(std::vector<std::string> names);
   Task<absl::StatusOr<std::vector<ConnectionState>>> ListConnections(std::string name);
   Task<absl::Status> CloseConnection(std::string name, uint64_t id);
+  Task<absl::StatusOr<std::vector<FilterStatistics>>> GetFilterStatistics(std::string name);
+  Task<absl::StatusOr<std::unique_ptr<Target>>> OpenTarget(std::string export_name);
 
   // A call to every shard.
   Task<absl::Status> Ping();
@@ -71,7 +73,6 @@ class Home final : public ExportSink {
   ShardServer& ServerOf(const std::string& image_name) const;
   // For targets.
   Task<absl::StatusOr<const io::Directory*>> FindPool(const std::string& name);
-  Task<absl::StatusOr<ExportSpec>> SpecOf(std::string export_name);
 
   // Stops listening, ends handshakes, and waits for every task here.
   Task<void> Close();

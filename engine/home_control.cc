@@ -8,6 +8,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/call_on.h"
 #include "engine/home.h"
+#include "engine/target.h"
 
 namespace gabion::engine {
 namespace {
@@ -183,13 +184,22 @@ Task<absl::Status> Home::CloseConnection(std::string name, uint64_t id) {
   co_return closed;
 }
 
-Task<absl::StatusOr<ExportSpec>> Home::SpecOf(std::string export_name) {
+Task<absl::StatusOr<std::vector<FilterStatistics>>> Home::GetFilterStatistics(std::string name) {
+  CO_ASSIGN_OR_RETURN(ShardServer* const server, ServerOfExport(name));
+  auto call = [server, &name] { return server->GetFilterStatistics(name); };
+  absl::StatusOr<std::vector<FilterStatistics>> statistics =
+      co_await CallOn(shard_, server->shard(), server->tasks(), call);
+  co_return statistics;
+}
+
+Task<absl::StatusOr<std::unique_ptr<Target>>> Home::OpenTarget(std::string export_name) {
   CO_ASSIGN_OR_RETURN(ShardServer* const server, ServerOfExport(export_name));
   auto call = [server, &export_name] {
-    return Task<absl::StatusOr<ExportSpec>>(server->SpecOf(export_name));
+    return Task<absl::StatusOr<std::unique_ptr<Target>>>(MakeExportTarget(*server, export_name));
   };
-  absl::StatusOr<ExportSpec> spec = co_await CallOn(shard_, server->shard(), server->tasks(), call);
-  co_return spec;
+  absl::StatusOr<std::unique_ptr<Target>> target =
+      co_await CallOn(shard_, server->shard(), server->tasks(), call);
+  co_return target;
 }
 
 }  // namespace gabion::engine

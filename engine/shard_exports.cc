@@ -87,7 +87,7 @@ ExportState ShardServer::StateOf(const Served& served) const {
 absl::Status ShardServer::PublishVersion(Served& served) {
   ASSIGN_OR_RETURN(
       std::unique_ptr<nbd::ExportVersion> version,
-      MakeExportVersion(served.spec, *served.image, next_version_++, shard_.reactor().ready()));
+      MakeExportVersion(served.spec, served.top, next_version_++, shard_.reactor().ready()));
   if (version->effective.lost.value > 0) {
     logger_.Log(LogLevel::kWarning, "engine",
                 absl::StrCat(served.spec.name, ": the last ", version->effective.lost.value,
@@ -105,11 +105,18 @@ Task<absl::StatusOr<ExportState>> ShardServer::CreateExport(ExportSpec spec,
   CHECK(!exports_.contains(spec.name));  // home lets each name through once
   const bool writing = !spec.read_only;
   CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(spec.image, pool, writing));
-  auto served = std::make_unique<Served>(*this, environment_, session_limits_);
+  auto served = std::make_unique<Served>(*this, *image, next_version_++);
   served->spec = std::move(spec);
-  served->image = image;
-  const absl::Status published = PublishVersion(*served);
+  absl::StatusOr<std::unique_ptr<FilterStack>> stack =
+      co_await BuildStack(served->spec, *image, served->incarnation);
+  absl::Status published = stack.status();
+  if (published.ok()) {
+    served->stack = *std::move(stack);
+    served->top.Switch(served->stack->top());
+    published = PublishVersion(*served);
+  }
   if (!published.ok()) {
+    served.reset();
     co_await ReleaseImage(image, writing);
     co_return published;
   }
@@ -125,7 +132,7 @@ Task<absl::StatusOr<ExportState>> ShardServer::UpdateExport(ExportSpec spec) {
   const bool writing = !spec.read_only;
   if (writing && !was_writing) CO_RETURN_IF_ERROR(co_await served->image->AddUser(true));
   const ExportSpec before = std::exchange(served->spec, std::move(spec));
-  const absl::Status published = PublishVersion(*served);
+  const absl::Status published = co_await PublishChange(*served, before);
   if (!published.ok()) {
     served->spec = before;
     if (writing && !was_writing) co_await served->image->RemoveUser(true);
@@ -144,15 +151,27 @@ Task<absl::StatusOr<ExportState>> ShardServer::CheckExport(ExportSpec spec,
                                                            const io::Directory* pool) {
   const bool writing = !spec.read_only;
   CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(spec.image, pool, writing));
-  absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> version =
-      MakeExportVersion(spec, *image, 0, shard_.reactor().ready());
   ExportState state;
-  if (version.ok()) {
-    state = StateOf(**version);
-    version->reset();  // its nodes stand on the image
+  absl::Status status;
+  {
+    // What is shared is looked at and not changed; anything else is made for this and goes again.
+    absl::StatusOr<std::unique_ptr<FilterStack>> stack = co_await BuildStack(spec, *image, 0);
+    status = stack.status();
+    if (status.ok()) {
+      const absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> version =
+          MakeExportVersion(spec, (*stack)->top(), 0, shard_.reactor().ready());
+      status = version.status();
+      if (status.ok()) state = StateOf(**version);
+    }
+    const auto found = exports_.find(spec.name);
+    const bool served = found != exports_.end() && found->second->image == image;
+    if (status.ok() && served && !found->second->stack->CanConfigure(spec.filters)) {
+      status = CheckFits(*found->second, spec, **stack);
+    }
+    if (stack.ok()) co_await (*stack)->Settle();
   }
   co_await ReleaseImage(image, writing);
-  if (!version.ok()) co_return version.status();
+  if (!status.ok()) co_return status;
   co_return state;
 }
 
@@ -175,6 +194,9 @@ Task<absl::Status> ShardServer::DeleteExport(std::string name, DeleteMode mode) 
   } else {
     co_await served->exported.Close();
   }
+  served->looking.Hold();
+  co_await served->looking.Drain();
+  co_await served->stack->Settle();
   const bool writing = !served->spec.read_only;
   exports_.erase(name);
   co_await ReleaseImage(image, writing);
@@ -218,12 +240,6 @@ Task<absl::Status> ShardServer::CloseConnection(std::string name, uint64_t id) {
       {"RESOURCE_NOT_FOUND", {{"resource", absl::StrCat(name, "/connections/", id)}}});
 }
 
-absl::StatusOr<ExportSpec> ShardServer::SpecOf(const std::string& export_name) const {
-  const auto found = exports_.find(export_name);
-  if (found == exports_.end()) return NoSuchExport(export_name);
-  return found->second->spec;
-}
-
 void ShardServer::Admit(const std::string& export_name, Arrival arrival,
                         std::unique_ptr<io::Stream> stream) {
   const std::string peer = stream->peer();
@@ -245,7 +261,9 @@ void ShardServer::Admit(const std::string& export_name, Arrival arrival,
 void ShardServer::OnImageGrown(Image& image) {
   for (auto& [name, served] : exports_) {
     if (served->image != &image) continue;
-    served->exported.OnDiskGrown();
+    served->stack->Refresh();
+    served->top.Refresh();
+    served->exported.RefreshVersions();
     const absl::Status published = PublishVersion(*served);
     if (!published.ok()) {
       logger_.Log(LogLevel::kWarning, "engine",

@@ -12,8 +12,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/base/log.h"
+#include "engine/block/switch_node.h"
 #include "engine/engine.h"
 #include "engine/export_version.h"
+#include "engine/filter_stack.h"
 #include "engine/image.h"
 #include "engine/io/directory.h"
 #include "engine/io/ring.h"
@@ -23,6 +25,7 @@
 #include "engine/nbd/server/negotiation.h"
 #include "engine/runtime/shard.h"
 #include "engine/runtime/task_set.h"
+#include "engine/runtime/turnstile.h"
 #include "engine/runtime/worker_pool.h"
 
 namespace gabion::engine {
@@ -62,8 +65,9 @@ class ShardServer final : private Image::GrowthObserver {
     ByteCount qcow2_cache{32 * kMiB};         // tables of one qcow2 image
     ByteCount qcow2_cache_total{256 * kMiB};  // of all on this shard
     NbdOptions nbd;
-    uint64_t budget_bytes = 0;   // this shard's part of max_bytes_in_flight_total
-    uint64_t first_version = 1;  // ids of export versions, unique among all shards
+    uint64_t budget_bytes = 0;                    // this shard's part of max_bytes_in_flight_total
+    uint64_t first_version = 1;                   // ids of export versions, unique among all shards
+    SharedFilterStates* filter_states = nullptr;  // outlives the server
   };
 
   // kUnavailable if io_uring is required and refused.
@@ -90,6 +94,27 @@ class ShardServer final : private Image::GrowthObserver {
   Task<std::vector<absl::StatusOr<ExportState>>> GetExports(std::vector<std::string> names);
   Task<absl::StatusOr<std::vector<ConnectionState>>> ListConnections(std::string name);
   Task<absl::Status> CloseConnection(std::string name, uint64_t id);
+  Task<absl::StatusOr<std::vector<FilterStatistics>>> GetFilterStatistics(std::string name);
+
+  // What others than clients do with an export, as if they were one.
+  class Look {
+   public:
+    virtual Task<absl::Status> Do(const nbd::ExportVersion& version) = 0;
+
+   protected:
+    ~Look() = default;
+  };
+  // Lets `look`, which stays valid, at what clients of the export now get, between changes of its
+  // filters. kNotFound if it is another export of that name than `incarnation`, or going away.
+  Task<absl::Status> LookAt(const std::string& name, uint64_t incarnation, Look& look);
+  struct Seen {
+    uint64_t incarnation = 0;
+    ByteCount size;
+    ByteCount content_size;
+    uint32_t granule = 1;
+    bool writable = false;
+  };
+  absl::StatusOr<Seen> See(const std::string& name);
 
   // The files that are open for these images; nothing for one that is not open here.
   struct OpenFile {
@@ -109,9 +134,6 @@ class ShardServer final : private Image::GrowthObserver {
   Task<absl::StatusOr<Image*>> AcquireImage(ImageSpec spec, const io::Directory* pool,
                                             bool writing);
   Task<void> ReleaseImage(Image* image, bool writing);
-  // The spec of a served export, for targets.
-  absl::StatusOr<ExportSpec> SpecOf(const std::string& export_name) const;
-
   // Serves the connection behind `stream`, which must live on this shard.
   void Admit(const std::string& export_name, Arrival arrival, std::unique_ptr<io::Stream> stream);
 
@@ -119,10 +141,15 @@ class ShardServer final : private Image::GrowthObserver {
   Task<absl::Status> Close();
 
  private:
+  // The nodes come before the export that stands on them.
   struct Served final : nbd::Export::Observer {
-    Served(ShardServer& in_server, const nbd::SessionEnvironment& environment,
-           const nbd::SessionLimits& limits)
-        : server(in_server), exported(environment, limits) {
+    Served(ShardServer& in_server, Image& of_image, uint64_t number)
+        : server(in_server),
+          image(&of_image),
+          incarnation(number),
+          top(of_image.root()),
+          exported(in_server.environment_, in_server.session_limits_),
+          looking(in_server.shard_.reactor().ready()) {
       exported.SetObserver(this);
     }
     void OnConnectionBegun(const nbd::SessionReport& report) override;
@@ -130,8 +157,12 @@ class ShardServer final : private Image::GrowthObserver {
 
     ShardServer& server;
     ExportSpec spec;
-    Image* image = nullptr;
+    Image* const image;
+    const uint64_t incarnation;
+    std::unique_ptr<FilterStack> stack;
+    block::SwitchNode top;  // what all versions stand on
     nbd::Export exported;
+    runtime::Turnstile looking;
   };
 
   ShardServer(runtime::Shard& shard, runtime::WorkerPool& pool, const Options& options,
@@ -147,6 +178,14 @@ class ShardServer final : private Image::GrowthObserver {
   Task<void> ReleaseBacking(Image* backing);
   absl::Status InUse(const std::string& image_name) const;
   absl::StatusOr<Served*> Find(const std::string& name);
+  Task<absl::StatusOr<std::unique_ptr<FilterStack>>> BuildStack(const ExportSpec& spec,
+                                                                Image& image, uint64_t incarnation);
+  // Puts `next` in place of the export's filters, and publishes what comes of it.
+  Task<absl::Status> ExchangeStack(Served& served, std::unique_ptr<FilterStack> next);
+  // Whether the clients that are connected can go on if the export becomes `spec`, with `next`
+  // below.
+  absl::Status CheckFits(const Served& served, const ExportSpec& spec, FilterStack& next) const;
+  Task<absl::Status> PublishChange(Served& served, const ExportSpec& before);
   absl::Status PublishVersion(Served& served);
   ExportState StateOf(const Served& served) const;
   ExportState StateOf(const nbd::ExportVersion& version) const;

@@ -1,28 +1,17 @@
 #include "engine/target.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/align.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
-#include "engine/export_version.h"
 
 namespace gabion::engine {
 namespace {
 
-// What lives on the shard. Destroyed there, when the last call is done.
-struct Opened {
-  explicit Opened(ShardServer& on) : server(&on), calls(on.shard().reactor().ready()) {}
-
-  ShardServer* const server;
-  runtime::TaskSet calls;
-  Image* image = nullptr;
-  bool writing = false;
-  std::unique_ptr<nbd::ExportVersion> version;  // of an export's own view; else null
-  block::Node* root = nullptr;
-};
+using DataCallback = Callback<absl::StatusOr<std::vector<std::byte>>>;
+using ExtentsCallback = Callback<absl::StatusOr<block::ExtentList>>;
 
 absl::Status BeyondEnd(ByteRange range, ByteCount size) {
   return WithReason(
@@ -32,131 +21,234 @@ absl::Status BeyondEnd(ByteRange range, ByteCount size) {
       {"OFFSET_BEYOND_END", {{"field", "offset"}, {"size", absl::StrCat(size.value)}}});
 }
 
-Task<void> ReadThen(Opened* opened, ByteRange range,
-                    Callback<absl::StatusOr<std::vector<std::byte>>> done) {
-  std::vector<std::byte> data(range.length.value);
-  const absl::Status status = co_await opened->root->Read(range, data);
-  if (!status.ok()) {
-    std::move(done)(status);
-    co_return;
-  }
-  std::move(done)(std::move(data));
+absl::Status ReadOnly() {
+  return WithReason(absl::FailedPreconditionError("read-only"), {"EXPORT_READ_ONLY", {}});
 }
 
-Task<void> WriteThen(Opened* opened, ByteOffset offset, std::vector<std::byte> data,
-                     Callback<absl::Status> done) {
-  const ByteRange range{offset, ByteCount{data.size()}};
-  const absl::Status status = co_await opened->root->Write(range, data, {.durable = true});
-  std::move(done)(status);
+// The calls on a disk; each checks its range against the disk as it is now.
+Task<absl::Status> ReadDisk(block::Node& disk, ByteRange range, std::vector<std::byte>& data) {
+  if (!FitsWithin(range, disk.limits().size)) co_return BeyondEnd(range, disk.limits().size);
+  data.resize(range.length.value);
+  co_return co_await disk.Read(range, data);
 }
 
-Task<void> MapThen(Opened* opened, ByteRange range, std::size_t max_extents,
-                   Callback<absl::StatusOr<block::ExtentList>> done) {
-  absl::StatusOr<block::ExtentList> extents =
-      co_await opened->root->BlockStatus(range, max_extents);
-  std::move(done)(std::move(extents));
+Task<absl::Status> WriteDisk(block::Node& disk, ByteRange range,
+                             const std::vector<std::byte>& data) {
+  if (!FitsWithin(range, disk.limits().size)) co_return BeyondEnd(range, disk.limits().size);
+  if (!disk.limits().writable) co_return ReadOnly();
+  co_return co_await disk.Write(range, data, {.durable = true});
 }
 
-Task<void> CloseTarget(std::unique_ptr<Opened> opened) {
-  co_await opened->calls.Drain();
-  opened->version.reset();
-  co_await opened->server->ReleaseImage(opened->image, opened->writing);
+Task<absl::Status> MapDisk(block::Node& disk, ByteRange range, std::size_t max_extents,
+                           block::ExtentList& extents) {
+  const ByteCount size = disk.limits().content_size();
+  if (!FitsWithin(range, size) || range.empty()) co_return BeyondEnd(range, size);
+  CO_ASSIGN_OR_RETURN(extents, co_await disk.BlockStatus(range, max_extents));
+  co_return absl::OkStatus();
 }
 
-class TargetImpl final : public Target {
+// One such call, to be made on whatever disk it is let at.
+class DiskCall {
  public:
-  TargetImpl(std::unique_ptr<Opened> opened, ByteCount size, bool writable, uint32_t granule)
-      : opened_(std::move(opened)),
-        size_(size),
-        content_size_(std::min(size, opened_->root->limits().content_size())),
-        writable_(writable),
-        granule_(granule) {}
+  virtual ~DiskCall() = default;
+  virtual Task<absl::Status> Do(block::Node& disk) = 0;
+  virtual void Answer(const absl::Status& status) = 0;
+};
 
-  ~TargetImpl() override {
-    // Calls that were posted before run before; their tasks may still wait, so closing waits for
-    // them.
-    ShardServer* server = opened_->server;
-    server->shard().Post([server, opened = std::move(opened_)]() mutable {
-      server->tasks().Add(CloseTarget(std::move(opened)));
-    });
+class ReadCall final : public DiskCall {
+ public:
+  ReadCall(ByteRange range, DataCallback done) : range_(range), done_(std::move(done)) {}
+  Task<absl::Status> Do(block::Node& disk) override { return ReadDisk(disk, range_, data_); }
+  void Answer(const absl::Status& status) override {
+    if (!status.ok()) return std::move(done_)(status);
+    std::move(done_)(std::move(data_));
   }
 
-  ByteCount size() const override { return size_; }
-  ByteCount content_size() const override { return content_size_; }
-  bool writable() const override { return writable_; }
-  uint32_t granule() const override { return granule_; }
+ private:
+  const ByteRange range_;
+  DataCallback done_;
+  std::vector<std::byte> data_;
+};
 
-  void Read(ByteRange range, Callback<absl::StatusOr<std::vector<std::byte>>> done) override {
-    if (!FitsWithin(range, size_)) return std::move(done)(BeyondEnd(range, size_));
-    Post([opened = opened_.get(), range, done = std::move(done)]() mutable {
-      return ReadThen(opened, range, std::move(done));
-    });
+class WriteCall final : public DiskCall {
+ public:
+  WriteCall(ByteOffset offset, std::vector<std::byte> data, Callback<absl::Status> done)
+      : offset_(offset), data_(std::move(data)), done_(std::move(done)) {}
+  Task<absl::Status> Do(block::Node& disk) override {
+    return WriteDisk(disk, {offset_, ByteCount{data_.size()}}, data_);
+  }
+  void Answer(const absl::Status& status) override { std::move(done_)(status); }
+
+ private:
+  const ByteOffset offset_;
+  const std::vector<std::byte> data_;
+  Callback<absl::Status> done_;
+};
+
+class MapCall final : public DiskCall {
+ public:
+  MapCall(ByteRange range, std::size_t max_extents, ExtentsCallback done)
+      : range_(range), max_extents_(max_extents), done_(std::move(done)) {}
+  Task<absl::Status> Do(block::Node& disk) override {
+    return MapDisk(disk, range_, max_extents_, extents_);
+  }
+  void Answer(const absl::Status& status) override {
+    if (!status.ok()) return std::move(done_)(status);
+    std::move(done_)(std::move(extents_));
+  }
+
+ private:
+  const ByteRange range_;
+  const std::size_t max_extents_;
+  ExtentsCallback done_;
+  block::ExtentList extents_;
+};
+
+// What both kinds of targets have in common: how big the disk was when it was opened, and calls
+// that are checked against that before they travel.
+class TargetBase : public Target {
+ public:
+  explicit TargetBase(const ShardServer::Seen& seen) : seen_(seen) {}
+
+  ByteCount size() const override { return seen_.size; }
+  ByteCount content_size() const override { return seen_.content_size; }
+  bool writable() const override { return seen_.writable; }
+  uint32_t granule() const override { return seen_.granule; }
+
+  void Read(ByteRange range, DataCallback done) override {
+    if (!FitsWithin(range, seen_.size)) return std::move(done)(BeyondEnd(range, seen_.size));
+    Start(std::make_unique<ReadCall>(range, std::move(done)));
   }
 
   void Write(ByteOffset offset, std::vector<std::byte> data, Callback<absl::Status> done) override {
     const ByteRange range{offset, ByteCount{data.size()}};
-    if (!FitsWithin(range, size_)) return std::move(done)(BeyondEnd(range, size_));
-    if (!writable_) {
-      return std::move(done)(
-          WithReason(absl::FailedPreconditionError("read-only"), {"EXPORT_READ_ONLY", {}}));
-    }
-    Post(
-        [opened = opened_.get(), offset, data = std::move(data), done = std::move(done)]() mutable {
-          return WriteThen(opened, offset, std::move(data), std::move(done));
-        });
+    if (!FitsWithin(range, seen_.size)) return std::move(done)(BeyondEnd(range, seen_.size));
+    if (!seen_.writable) return std::move(done)(ReadOnly());
+    Start(std::make_unique<WriteCall>(offset, std::move(data), std::move(done)));
   }
 
-  void Map(ByteRange range, std::size_t max_extents,
-           Callback<absl::StatusOr<block::ExtentList>> done) override {
-    if (!FitsWithin(range, content_size_) || range.empty()) {
-      return std::move(done)(BeyondEnd(range, content_size_));
+  void Map(ByteRange range, std::size_t max_extents, ExtentsCallback done) override {
+    if (!FitsWithin(range, seen_.content_size) || range.empty()) {
+      return std::move(done)(BeyondEnd(range, seen_.content_size));
     }
-    Post([opened = opened_.get(), range, max_extents, done = std::move(done)]() mutable {
-      return MapThen(opened, range, max_extents, std::move(done));
+    Start(std::make_unique<MapCall>(range, max_extents, std::move(done)));
+  }
+
+ protected:
+  // Makes the call on the shard.
+  virtual void Start(std::unique_ptr<DiskCall> call) = 0;
+
+ private:
+  const ShardServer::Seen seen_;
+};
+
+// An image, on its shard. Destroyed there, when the last call is done.
+struct Opened {
+  explicit Opened(ShardServer& on) : server(&on) {}
+
+  ShardServer* const server;
+  Image* image = nullptr;
+  bool writing = false;
+  uint32_t calls = 0;
+  bool closing = false;
+};
+
+Task<void> CloseOpened(std::unique_ptr<Opened> opened) {
+  co_await opened->server->ReleaseImage(opened->image, opened->writing);
+}
+
+Task<void> MakeImageCall(Opened* opened, std::unique_ptr<DiskCall> call) {
+  const absl::Status status = co_await call->Do(opened->image->root());
+  call->Answer(status);
+  --opened->calls;
+  if (opened->calls > 0 || !opened->closing) co_return;
+  std::unique_ptr<Opened> owned(opened);
+  Task<void> closed = CloseOpened(std::move(owned));
+  co_await closed;
+}
+
+class ImageTarget final : public TargetBase {
+ public:
+  ImageTarget(std::unique_ptr<Opened> opened, const ShardServer::Seen& seen)
+      : TargetBase(seen), server_(*opened->server), opened_(opened.release()) {}
+
+  // Calls that were made before run before, and may still be under way then: the last one closes.
+  ~ImageTarget() override {
+    server_.shard().Post([opened = opened_] {
+      opened->closing = true;
+      if (opened->calls > 0) return;
+      opened->server->tasks().Add(CloseOpened(std::unique_ptr<Opened>(opened)));
     });
   }
 
  private:
-  template <typename F>
-  void Post(F start) {
-    ShardServer* server = opened_->server;
-    server->shard().Post(
-        [server, start = std::move(start)]() mutable { server->tasks().Add(start()); });
+  void Start(std::unique_ptr<DiskCall> call) override {
+    server_.shard().Post([opened = opened_, call = std::move(call)]() mutable {
+      ++opened->calls;
+      opened->server->tasks().Add(MakeImageCall(opened, std::move(call)));
+    });
   }
 
-  std::unique_ptr<Opened> opened_;
-  const ByteCount size_;
-  const ByteCount content_size_;
-  const bool writable_;
-  const uint32_t granule_;
+  ShardServer& server_;
+  Opened* const opened_;  // belongs to the shard
+};
+
+class ExportLook final : public ShardServer::Look {
+ public:
+  explicit ExportLook(DiskCall& call) : call_(call) {}
+  Task<absl::Status> Do(const nbd::ExportVersion& version) override {
+    return call_.Do(*version.root);
+  }
+
+ private:
+  DiskCall& call_;
+};
+
+Task<void> MakeExportCall(ShardServer* server, std::string name, uint64_t incarnation,
+                          std::unique_ptr<DiskCall> call) {
+  ExportLook look(*call);
+  const absl::Status status = co_await server->LookAt(name, incarnation, look);
+  call->Answer(status);
+}
+
+class ExportTarget final : public TargetBase {
+ public:
+  ExportTarget(ShardServer& server, std::string name, const ShardServer::Seen& seen)
+      : TargetBase(seen), server_(server), name_(std::move(name)), incarnation_(seen.incarnation) {}
+
+ private:
+  void Start(std::unique_ptr<DiskCall> call) override {
+    server_.shard().Post([server = &server_, name = name_, incarnation = incarnation_,
+                          call = std::move(call)]() mutable {
+      server->tasks().Add(MakeExportCall(server, std::move(name), incarnation, std::move(call)));
+    });
+  }
+
+  ShardServer& server_;
+  const std::string name_;
+  const uint64_t incarnation_;
 };
 
 }  // namespace
 
-Task<absl::StatusOr<std::unique_ptr<Target>>> OpenTarget(ShardServer& server, TargetSource source,
-                                                         const io::Directory* pool) {
+Task<absl::StatusOr<std::unique_ptr<Target>>> MakeImageTarget(ShardServer& server, ImageSpec image,
+                                                              bool writable,
+                                                              const io::Directory* pool) {
   auto opened = std::make_unique<Opened>(server);
-  opened->writing = source.writable;
-  const ImageSpec image = source.image;
-  CO_ASSIGN_OR_RETURN(opened->image, co_await server.AcquireImage(image, pool, source.writable));
-  opened->root = &opened->image->root();
-  ByteCount size = opened->root->limits().size;
-  uint32_t granule = 1;
-  if (source.exported.has_value()) {
-    absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> version =
-        MakeExportVersion(*source.exported, *opened->image, 0, server.shard().reactor().ready());
-    if (!version.ok()) {
-      co_await server.ReleaseImage(opened->image, opened->writing);
-      co_return version.status();
-    }
-    opened->version = *std::move(version);
-    opened->root = opened->version->root;
-    size = opened->version->effective.export_size;
-    granule = opened->version->effective.minimum.bytes;
-  }
-  std::unique_ptr<Target> target =
-      std::make_unique<TargetImpl>(std::move(opened), size, source.writable, granule);
+  opened->writing = writable;
+  CO_ASSIGN_OR_RETURN(opened->image,
+                      co_await server.AcquireImage(std::move(image), pool, writable));
+  const block::Limits& limits = opened->image->root().limits();
+  const ShardServer::Seen seen{
+      .size = limits.size, .content_size = limits.content_size(), .writable = writable};
+  std::unique_ptr<Target> target = std::make_unique<ImageTarget>(std::move(opened), seen);
   co_return target;
+}
+
+absl::StatusOr<std::unique_ptr<Target>> MakeExportTarget(ShardServer& server,
+                                                         const std::string& export_name) {
+  ASSIGN_OR_RETURN(const ShardServer::Seen seen, server.See(export_name));
+  return std::make_unique<ExportTarget>(server, export_name, seen);
 }
 
 }  // namespace gabion::engine

@@ -2,25 +2,23 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
-#include "engine/home.h"
 #include "engine/shard_server.h"
 
 namespace gabion::engine {
 
-// What a target needs to know of how it was opened.
-struct TargetSource {
-  ImageSpec image;
-  bool writable = false;
-  // Set for an export: what its clients see.
-  std::optional<ExportSpec> exported;
-};
+// Opens an image on its shard; holds it open. Runs on that shard; the target itself may be used and
+// destroyed anywhere.
+Task<absl::StatusOr<std::unique_ptr<Target>>> MakeImageTarget(ShardServer& server, ImageSpec image,
+                                                              bool writable,
+                                                              const io::Directory* pool);
 
-// Opens it on the image's shard. Runs on that shard; the target itself may be used and destroyed
-// anywhere.
-Task<absl::StatusOr<std::unique_ptr<Target>>> OpenTarget(ShardServer& server, TargetSource source,
-                                                         const io::Directory* pool);
+// What clients of a served export see. Holds nothing: every call finds the export anew, and fails
+// with kNotFound when it is another one, or gone. Runs on the export's shard, as above.
+absl::StatusOr<std::unique_ptr<Target>> MakeExportTarget(ShardServer& server,
+                                                         const std::string& export_name);
 
 }  // namespace gabion::engine

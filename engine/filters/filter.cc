@@ -4,6 +4,10 @@
 
 namespace gabion::filters {
 
+void Filter::TakeOver(Filter&) {}
+
+Task<void> Filter::Settle() { return {}; }
+
 absl::Status Filter::Blame(const absl::Status& status) const {
   return Annotate(status, environment_.where);
 }

@@ -56,6 +56,14 @@ class Filter : public block::FilterNode {
  public:
   virtual Statistics GetStatistics() const { return {}; }
 
+  // Goes on where `before`, a filter of the same kind, has been: counts, and what it has learned.
+  // Called once, before the first request, while `before` has none in flight.
+  virtual void TakeOver(Filter& before);
+
+  // Ends what the filter does by itself besides requests, such as reading ahead. Called when no
+  // request is in flight and none will come, before destruction.
+  virtual Task<void> Settle();
+
  protected:
   Filter(block::Node& child, Environment environment)
       : FilterNode(child), environment_(std::move(environment)) {}

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "engine/base/check.h"
+#include "engine/runtime/clock.h"
 #include "engine/runtime/event.h"
 #include "engine/runtime/ready_queue.h"
 #include "engine/runtime/task.h"
@@ -74,6 +75,26 @@ class Turnstile {
   Task<void> Drain() {
     CHECK(held_);
     while (inside_ > 0) co_await emptied_.Wait();
+  }
+
+  // The same until `deadline` at most; true if nobody is inside.
+  Task<bool> DrainUntil(Clock& clock, Instant deadline) {
+    CHECK(held_);
+    struct Alarm final : Clock::Timer {
+      explicit Alarm(Signal& to_wake) : signal(to_wake) {}
+      void Fire() override {
+        fired = true;
+        signal.WakeAll();
+      }
+      Signal& signal;
+      bool fired = false;
+    };
+    if (inside_ == 0) co_return true;
+    Alarm alarm(emptied_);
+    clock.Schedule(alarm, deadline);
+    while (inside_ > 0 && !alarm.fired) co_await emptied_.Wait();
+    clock.Cancel(alarm);
+    co_return inside_ == 0;
   }
 
   // Lets everybody in who waited, in order.

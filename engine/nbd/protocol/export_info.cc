@@ -5,7 +5,8 @@
 namespace gabion::nbd {
 
 uint16_t TransmissionFlags(const ExportTraits& traits, bool structured) {
-  uint16_t flags = kHasFlags | kSendFlush | kSendFua;
+  uint16_t flags = kHasFlags | kSendFlush;
+  if (traits.can_fua) flags |= kSendFua;
   if (traits.rotational) flags |= kRotational;
   if (traits.multi_conn) flags |= kCanMultiConn;
   if (traits.can_cache) flags |= kSendCache;

@@ -31,6 +31,8 @@ struct ExportTraits {
   bool can_zero = true;
   bool can_fast_zero = true;  // only together with can_zero
   bool can_cache = true;
+  bool can_fua = true;
+  bool shows_holes = true;  // false: replies to READ have no holes
 };
 
 // An export as the handshake tells it to a client.

@@ -52,6 +52,7 @@ Verdict Refuse(ErrorCode error, const Request& request, const Parts&... parts) {
 
 uint16_t AllowedFlags(const CommandRule& rule, const SessionTraits& session) {
   uint16_t allowed = rule.flags;
+  if (!(session.transmission_flags & kSendFua)) allowed &= ~kFlagFua;
   if (!(session.transmission_flags & kSendDf)) allowed &= ~kFlagDf;
   if (!(session.transmission_flags & kSendFastZero)) allowed &= ~kFlagFastZero;
   return allowed;

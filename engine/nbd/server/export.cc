@@ -28,6 +28,8 @@ SessionPolicy PolicyOf(const ExportVersion& version, const Negotiated& negotiate
   return policy;
 }
 
+bool IsUsed(const ExportVersion& version) { return version.sessions + version.looks > 0; }
+
 }  // namespace
 
 Export::Export(const SessionEnvironment& environment, const SessionLimits& limits)
@@ -50,7 +52,7 @@ void Export::DropUnusedVersions() {
   const auto end = versions_.begin() + static_cast<std::ptrdiff_t>(droppable);
   const auto unused = std::remove_if(
       versions_.begin(), end,
-      [](const std::unique_ptr<ExportVersion>& version) { return version->sessions == 0; });
+      [](const std::unique_ptr<ExportVersion>& version) { return !IsUsed(*version); });
   versions_.erase(unused, end);
 }
 
@@ -61,10 +63,42 @@ ExportVersion* Export::FindVersion(uint64_t id) {
   return nullptr;
 }
 
-void Export::OnDiskGrown() {
+void Export::RefreshVersions() {
   for (const auto& version : versions_) {
     if (version->tail != nullptr) version->tail->Refresh();
   }
+}
+
+Task<bool> Export::WhileQuiet(runtime::Duration timeout, absl::FunctionRef<void()> change) {
+  runtime::Clock& clock = environment_.reactor.clock();
+  gate_.Hold();
+  const bool quiet = co_await gate_.DrainUntil(clock, clock.Now() + timeout);
+  if (quiet) change();
+  gate_.Resume();
+  co_return quiet;
+}
+
+std::vector<uint64_t> Export::SessionsOf(
+    absl::FunctionRef<bool(const ExportVersion&)> is_unfit) const {
+  std::vector<uint64_t> ids;
+  for (const auto& entry : sessions_) {
+    if (is_unfit(*entry->version)) ids.push_back(entry->id);
+  }
+  return ids;
+}
+
+void Export::ForgetVersions(absl::FunctionRef<bool(const ExportVersion&)> is_unfit) {
+  const ExportVersion* const newest = versions_.back().get();
+  std::erase_if(versions_, [&](const std::unique_ptr<ExportVersion>& version) {
+    if (version.get() == newest || !is_unfit(*version)) return false;
+    CHECK(!IsUsed(*version));
+    return true;
+  });
+}
+
+void Export::Unpin(ExportVersion* version) {
+  --version->looks;
+  DropUnusedVersions();
 }
 
 Task<void> Export::MakeReadOnly() {

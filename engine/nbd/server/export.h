@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "engine/block/block_sizes.h"
 #include "engine/block/node.h"
@@ -26,7 +27,9 @@ struct ExportVersion {
   block::EffectiveBlockSizes effective;
   block::Node* root = nullptr;            // what requests go to
   std::unique_ptr<block::TailNode> tail;  // is `root` where the export's size is not the disk's
+  bool disk_writable = false;             // whatever the export allows
   uint32_t sessions = 0;
+  uint32_t looks = 0;  // of others than clients, which need its nodes
 };
 
 // A connection for people and the API.
@@ -52,8 +55,26 @@ class Export {
   // last few a little longer, for clients that were told them and are on their way.
   void Publish(std::unique_ptr<ExportVersion> version);
 
-  // The disk below has become longer: tells the nodes of every version.
-  void OnDiskGrown();
+  // The disk below has become longer, or is another one: tells the nodes of every version.
+  void RefreshVersions();
+
+  // Holds requests back until none is in flight, calls `change`, and lets them go on. False if they
+  // were not done within `timeout`: nothing was called.
+  Task<bool> WhileQuiet(runtime::Duration timeout, absl::FunctionRef<void()> change);
+
+  // Connections whose version `is_unfit` says of.
+  std::vector<uint64_t> SessionsOf(absl::FunctionRef<bool(const ExportVersion&)> is_unfit) const;
+  // Forgets such versions, but the current one. REQUIRES: nobody uses them.
+  void ForgetVersions(absl::FunctionRef<bool(const ExportVersion&)> is_unfit);
+
+  // For requests of others than clients: passed before the disk is touched, and the version that is
+  // kept until Unpin().
+  runtime::Turnstile& gate() { return gate_; }
+  ExportVersion* Pin() {
+    ++versions_.back()->looks;
+    return versions_.back().get();
+  }
+  void Unpin(ExportVersion* version);
 
   // Refuses writes of every connection from now on; done when no write is in flight any more.
   Task<void> MakeReadOnly();

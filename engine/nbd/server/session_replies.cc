@@ -82,9 +82,10 @@ void Session::ReplyData(const Request& request, ByteRange range, runtime::Buffer
 }
 
 void Session::AppendReadChunks(Reply& reply, const Request& request, ByteRange range, bool last) {
-  const ReadReplyOptions options{.granule = ByteCount{policy_.granule},
-                                 .maximum_payload = ByteCount{traits_.maximum_payload},
-                                 .one_chunk = (request.flags & kFlagDf) != 0};
+  const ReadReplyOptions options{
+      .granule = ByteCount{policy_.granule},
+      .maximum_payload = ByteCount{traits_.maximum_payload},
+      .one_chunk = (request.flags & kFlagDf) != 0 || !negotiated_.exported.traits.shows_holes};
   PlanReadChunks(range.offset, reply.payload.bytes(), options, chunks_);
   MutableBytes room = reply.head;
   const std::size_t needed = chunks_.size() * kHoleChunkSize;  // the larger of the two headers

@@ -1,0 +1,320 @@
+#include "engine/filter_stack.h"
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/align.h"
+#include "engine/base/check.h"
+#include "engine/base/reason.h"
+#include "engine/base/status_macros.h"
+#include "engine/block/aligned_node.h"
+
+namespace gabion::engine {
+namespace {
+
+using filters::Filter;
+
+constexpr uint64_t kLargestDisk = (uint64_t{1} << 63) - 1;
+
+// Kinds whose parameters change while requests are in flight.
+template <typename Options>
+constexpr bool kIsLive = std::is_same_v<Options, filters::ThrottleOptions> ||
+                         std::is_same_v<Options, filters::FaultOptions> ||
+                         std::is_same_v<Options, filters::DelayOptions> ||
+                         std::is_same_v<Options, filters::WriteProtectOptions> ||
+                         std::is_same_v<Options, filters::LogOptions> ||
+                         std::is_same_v<Options, filters::ReadaheadOptions> ||
+                         std::is_same_v<Options, filters::RetryOptions>;
+
+// Kinds that show other bytes at a place than there are below.
+template <typename Options>
+constexpr bool kMovesBytes = std::is_same_v<Options, filters::SliceOptions> ||
+                             std::is_same_v<Options, filters::ResizeOptions>;
+
+bool MovesBytes(const FilterEntry& entry) {
+  return std::visit(
+      [](const auto& options) { return kMovesBytes<std::decay_t<decltype(options)>>; },
+      entry.options);
+}
+
+// True if the one options can become the others without new nodes.
+struct LiveChange {
+  const FilterOptions& to;
+
+  template <typename Options>
+  bool operator()(const Options& from) const {
+    const Options* const wanted = std::get_if<Options>(&to);
+    return wanted != nullptr && (*wanted == from || Allows(from, *wanted));
+  }
+
+  static bool Allows(const filters::FaultOptions& from, const filters::FaultOptions& wanted) {
+    return from.alignment == wanted.alignment;
+  }
+  template <typename Options>
+  static bool Allows(const Options&, const Options&) {
+    return kIsLive<Options>;
+  }
+};
+
+// Gives a filter its parameters, if they can change.
+struct Configurer {
+  Filter* filter;
+
+  template <typename Options>
+  void operator()(const Options& options) const {
+    if constexpr (kIsLive<Options>) {
+      static_cast<filters::LiveFilter<Options>*>(filter)->Configure(options);
+    }
+  }
+};
+
+bool IsAddressable(const block::Limits& limits) {
+  return limits.alignment.value <= 1 && limits.memory_alignment <= 1;
+}
+
+}  // namespace
+
+// Makes the nodes of one stack, from the bottom.
+class FilterStack::Builder {
+ public:
+  Builder(const StackSurroundings& surroundings, FilterStack& stack)
+      : surroundings_(surroundings), stack_(stack) {}
+
+  Task<absl::Status> Add(std::size_t index);
+  void MakeAddressable();
+
+ private:
+  const FilterEntry& entry() const { return stack_.entries_[index_]; }
+  block::Node& below() { return *stack_.top_; }
+  filters::Environment Environment() const {
+    return {surroundings_.ready, surroundings_.clock, surroundings_.logger,
+            absl::StrCat(surroundings_.export_name, ", filter '", entry().id, "'")};
+  }
+  // Under which an entry keeps a state of its kind.
+  std::string StateKey() const {
+    if (!entry().shared_as.empty()) return entry().shared_as;
+    return absl::StrCat(surroundings_.export_name, "#", surroundings_.incarnation, "/", entry().id);
+  }
+  absl::Status Refused(std::string_view field, const std::string& message) const;
+  Task<absl::StatusOr<ByteRange>> PartOf(const filters::SliceOptions& options);
+  absl::StatusOr<std::unique_ptr<Filter>> NewSlice(const filters::SliceOptions& options);
+
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::AlignOptions& options) {
+    return filters::NewAlign(below(), Environment(), entry().id, options);
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::DelayOptions& options) {
+    return filters::NewDelay(below(), Environment(), options);
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::FaultOptions& options) {
+    return filters::NewFault(below(), Environment(), entry().id, options,
+                             *stack_.places_[index_].fault);
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::FeatureMaskOptions& options) {
+    return filters::NewFeatureMask(below(), Environment(), options);
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::LogOptions& options) {
+    return filters::NewLog(below(), Environment(), options);
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::ReadaheadOptions& options) {
+    return filters::NewReadahead(below(), Environment(), options);
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::ReadOnlyOptions&) {
+    return filters::NewReadOnly(below(), Environment());
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::ResizeOptions& options);
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::RetryOptions& options) {
+    return filters::NewRetry(below(), Environment(), options);
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::SliceOptions&);
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::StatsOptions&) {
+    return filters::NewStats(below(), Environment());
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::ThrottleOptions&) {
+    return filters::NewThrottle(below(), Environment(), *stack_.places_[index_].throttle);
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::WriteProtectOptions& options) {
+    return filters::NewWriteProtect(below(), Environment(), options);
+  }
+
+  const StackSurroundings& surroundings_;
+  FilterStack& stack_;
+  std::size_t index_ = 0;
+  ByteRange part_;  // of a slice
+};
+
+absl::Status FilterStack::Builder::Refused(std::string_view field,
+                                           const std::string& message) const {
+  return WithReason(
+      absl::InvalidArgumentError(absl::StrCat("filter '", entry().id, "': ", message)),
+      {"FILTER_PARAMETERS_INVALID",
+       {{"entry-id", entry().id}, {"index", absl::StrCat(index_)}, {"field", std::string(field)}}});
+}
+
+void FilterStack::Builder::MakeAddressable() {
+  if (IsAddressable(below().limits())) return;
+  auto aligned = std::make_unique<block::AlignedNode>(below(), surroundings_.ready);
+  stack_.upwards_.push_back(aligned.get());
+  stack_.top_ = aligned.get();
+  stack_.aligned_.push_back(std::move(aligned));
+}
+
+Task<absl::StatusOr<ByteRange>> FilterStack::Builder::PartOf(const filters::SliceOptions& options) {
+  const ByteCount size = below().limits().size;
+  if (options.partition != 0) {
+    MakeAddressable();  // for the sake of the table
+    absl::StatusOr<ByteRange> part = co_await filters::FindPartition(below(), options.partition);
+    if (absl::IsNotFound(part.status()) || absl::IsDataLoss(part.status())) {
+      co_return Refused("slice.partition", std::string(part.status().message()));
+    }
+    co_return part;
+  }
+  ByteRange part = options.range;
+  if (part.offset.value > size.value) {
+    co_return Refused("slice.range.offset_bytes",
+                      absl::StrCat("the slice begins at ", part.offset.value,
+                                   ", and the disk below it has ", size.value, " bytes"));
+  }
+  if (part.length.value == 0) part.length.value = size.value - part.offset.value;
+  if (!FitsWithin(part, size)) {
+    co_return Refused(
+        "slice.range.length_bytes",
+        absl::StrCat("the slice has ", part.length.value, " bytes from ", part.offset.value,
+                     " on, and the disk below it has ", size.value));
+  }
+  co_return part;
+}
+
+absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
+    const filters::SliceOptions& options) {
+  const block::Limits& limits = below().limits();
+  const uint64_t alignment = limits.alignment.value;
+  const bool end_is_aligned =
+      IsMultiple(part_.end().value, alignment) || part_.end().value == limits.size.value;
+  if (!IsMultiple(part_.offset.value, alignment) || !end_is_aligned) MakeAddressable();
+  const bool to_end = options.partition == 0 && options.range.length.value == 0;
+  return filters::NewSlice(below(), Environment(), part_, to_end);
+}
+
+absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
+    const filters::ResizeOptions& options) {
+  const ByteCount size = filters::ResizedSize(options, below().limits().size);
+  if (size.value == 0 || size.value > kLargestDisk) {
+    return Refused("resize", absl::StrCat("the disk would have ", size.value, " bytes"));
+  }
+  MakeAddressable();
+  return filters::NewResize(below(), Environment(), options);
+}
+
+Task<absl::Status> FilterStack::Builder::Add(std::size_t index) {
+  index_ = index;
+  Place& place = stack_.places_[index];
+  if (const auto* throttle = std::get_if<filters::ThrottleOptions>(&entry().options)) {
+    place.throttle = surroundings_.states.throttles.Get(
+        StateKey(), [&] { return filters::NewThrottleGroup(*throttle); });
+  }
+  if (const auto* fault = std::get_if<filters::FaultOptions>(&entry().options)) {
+    place.fault =
+        surroundings_.states.faults.Get(StateKey(), [&] { return filters::NewFaultState(*fault); });
+  }
+  if (entry().bypassed) co_return absl::OkStatus();
+  if (const auto* slice = std::get_if<filters::SliceOptions>(&entry().options)) {
+    CO_ASSIGN_OR_RETURN(part_, co_await PartOf(*slice));
+  }
+  absl::StatusOr<std::unique_ptr<Filter>> made =
+      std::visit([this](const auto& options) { return Make(options); }, entry().options);
+  if (!made.ok()) co_return made.status();
+  place.filter = *std::move(made);
+  stack_.upwards_.push_back(place.filter.get());
+  stack_.top_ = place.filter.get();
+  co_return absl::OkStatus();
+}
+
+FilterStack::FilterStack(block::Node& root, std::vector<FilterEntry> entries)
+    : entries_(std::move(entries)), places_(entries_.size()), top_(&root) {}
+
+// From the top: nobody outlives what it stands on.
+FilterStack::~FilterStack() {
+  for (Place& place : places_) place.filter.reset();
+}
+
+Task<absl::StatusOr<std::unique_ptr<FilterStack>>> FilterStack::Build(
+    StackSurroundings surroundings, block::Node& root, std::vector<FilterEntry> entries) {
+  std::unique_ptr<FilterStack> stack(new FilterStack(root, std::move(entries)));
+  Builder builder(surroundings, *stack);
+  for (std::size_t i = stack->entries_.size(); i > 0; --i) {
+    CO_RETURN_IF_ERROR(co_await builder.Add(i - 1));
+  }
+  builder.MakeAddressable();
+  co_return stack;
+}
+
+bool FilterStack::CanConfigure(const std::vector<FilterEntry>& entries) const {
+  return std::equal(entries.begin(), entries.end(), entries_.begin(), entries_.end(),
+                    [](const FilterEntry& to, const FilterEntry& from) {
+                      return to.id == from.id && to.bypassed == from.bypassed &&
+                             to.shared_as == from.shared_as &&
+                             std::visit(LiveChange{to.options}, from.options);
+                    });
+}
+
+void FilterStack::Configure(const std::vector<FilterEntry>& entries) {
+  CHECK_EQ(entries.size(), entries_.size());
+  entries_ = entries;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (places_[i].filter == nullptr) continue;
+    std::visit(Configurer{places_[i].filter.get()}, entries_[i].options);
+  }
+}
+
+void FilterStack::TakeOver(FilterStack& before) {
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    for (std::size_t k = 0; k < before.entries_.size(); ++k) {
+      const bool same = entries_[i].id == before.entries_[k].id &&
+                        entries_[i].options.index() == before.entries_[k].options.index() &&
+                        entries_[i].shared_as == before.entries_[k].shared_as;
+      if (!same || places_[i].filter == nullptr || before.places_[k].filter == nullptr) continue;
+      places_[i].filter->TakeOver(*before.places_[k].filter);
+    }
+  }
+  Configure(std::vector<FilterEntry>(entries_));
+}
+
+bool FilterStack::ShowsSameBytes(const FilterStack& other) const {
+  const auto movers = [](const FilterStack& stack) {
+    std::vector<const FilterOptions*> found;
+    for (const FilterEntry& entry : stack.entries_) {
+      if (!entry.bypassed && MovesBytes(entry)) found.push_back(&entry.options);
+    }
+    return found;
+  };
+  const auto ours = movers(*this);
+  const auto theirs = movers(other);
+  return std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end(),
+                    [](const FilterOptions* a, const FilterOptions* b) { return *a == *b; });
+}
+
+void FilterStack::Refresh() {
+  for (block::FilterNode* const node : upwards_) node->Refresh();
+}
+
+Task<void> FilterStack::Settle() {
+  for (const Place& place : places_) {
+    if (place.filter != nullptr) co_await place.filter->Settle();
+  }
+}
+
+std::vector<FilterStatistics> FilterStack::GetStatistics() const {
+  std::vector<FilterStatistics> all;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    FilterStatistics& one = all.emplace_back();
+    one.entry_id = entries_[i].id;
+    one.bypassed = entries_[i].bypassed;
+    if (places_[i].filter != nullptr) one.statistics = places_[i].filter->GetStatistics();
+  }
+  return all;
+}
+
+}  // namespace gabion::engine
