@@ -317,4 +317,17 @@ std::vector<FilterStatistics> FilterStack::GetStatistics() const {
   return all;
 }
 
+std::vector<FilterStack::Level> FilterStack::Levels() const {
+  std::vector<Level> levels;
+  auto node = upwards_.rbegin();
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const filters::Filter* const filter = places_[i].filter.get();
+    for (; filter != nullptr && *node != filter; ++node) levels.push_back({*node, nullptr});
+    levels.push_back({filter, &entries_[i]});
+    if (filter != nullptr) ++node;
+  }
+  for (; node != upwards_.rend(); ++node) levels.push_back({*node, nullptr});
+  return levels;
+}
+
 }  // namespace gabion::engine

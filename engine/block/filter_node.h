@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -24,6 +25,11 @@ class FilterNode : public Node {
   void Refresh() { mutable_limits() = DeriveLimits(child_->limits()); }
 
   const Node& child() const { return *child_; }
+
+  // Where the first bytes of `range`, as many as lie together, come from: a range of the child. None
+  // if the node makes them up itself; then `range` is cut to those bytes. REQUIRES: `range` is not
+  // empty and within the limits.
+  virtual std::optional<ByteRange> Below(ByteRange& range) const { return range; }
 
  protected:
   explicit FilterNode(Node& child) : FilterNode(child, child.limits()) {}
