@@ -7,20 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "engine/base/units.h"
 #include "engine/block/extent.h"
-#include "engine/filter_spec.h"
-#include "engine/runtime/task.h"
-
-namespace gabion::nbd {
-struct ExportVersion;
-}  // namespace gabion::nbd
 
 namespace gabion::engine {
-
-class FilterStack;
-class Image;
 
 // One node on the way, from the top.
 struct ExplainedStep {
@@ -30,18 +20,18 @@ struct ExplainedStep {
     kTail,     // makes the size a multiple of the minimum block size
   };
   enum class Effect {
-    kNone,       // what is below shows through as it is
-    kBypassed,   // the entry is there, and requests pass it by
-    kShifted,    // the same, from another offset below
-    kForced,     // what is below is shown as something else
-    kMadeUp,     // nothing is below: the step itself supplies zeros
+    kNone,      // what is below shows through as it is
+    kBypassed,  // the entry is there, and requests pass it by
+    kShifted,   // the same, from another offset below
+    kForced,    // what is below is shown as something else
+    kMadeUp,    // nothing is below: the step itself supplies zeros
   };
   What what = What::kFilter;
   Effect effect = Effect::kNone;
-  std::string entry_id;                // of kFilter
-  std::size_t kind = 0;                // of kFilter: the index in FilterOptions
-  std::optional<ByteOffset> below;     // where the range begins below; none if kMadeUp
-  block::Extent shown;                 // what the step shows of the range
+  std::string entry_id;             // of kFilter
+  std::size_t kind = 0;             // of kFilter: the index in FilterOptions
+  std::optional<ByteOffset> below;  // where the range begins below; none if kMadeUp
+  block::Extent shown;              // what the step shows of the range
 };
 
 // One image of the chain, from the top.
@@ -65,14 +55,14 @@ struct ExplainedLayer {
 // What clients are told of the unit, or the units, that the range is or is a part of.
 struct ExplainedUnits {
   uint32_t granule = 1;
-  ByteRange units;             // multiples of the granule, but for the end of the export
-  bool hole = false;           // base:allocation
+  ByteRange units;    // multiples of the granule, but for the end of the export
+  bool hole = false;  // base:allocation
   bool zero = false;
   uint32_t depth = 0;          // qemu:allocation-depth
   uint32_t maximum_depth = 0;  // x-gabion:allocation-depth-max
   // The unit holds more than this one range: what it is told as follows from all of them.
   bool merged = false;
-  bool has_padding = false;    // and padding, which changes nothing (rule S-27)
+  bool has_padding = false;  // and padding, which changes nothing (rule S-27)
 };
 
 // Of a range that is one kind of bytes at every step.
@@ -82,13 +72,5 @@ struct Explanation {
   std::vector<ExplainedStep> steps;    // of an export
   std::vector<ExplainedLayer> layers;  // empty if a step made the bytes up
 };
-
-// Explains the first bytes of `range`, as many as are of one kind. REQUIRES: `range` is not empty
-// and lies within the image, or the export.
-Task<absl::StatusOr<Explanation>> ExplainImage(Image& image, ByteRange range);
-// The version's nodes, the stack and the image stay as they are until it is done.
-Task<absl::StatusOr<Explanation>> ExplainExport(const nbd::ExportVersion& version,
-                                                const FilterStack& stack, Image& image,
-                                                ByteRange range);
 
 }  // namespace gabion::engine

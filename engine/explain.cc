@@ -1,4 +1,4 @@
-#include "engine/explanation.h"
+#include "engine/explain.h"
 
 #include <algorithm>
 #include <utility>
@@ -6,10 +6,7 @@
 #include "engine/base/align.h"
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
-#include "engine/filter_stack.h"
-#include "engine/image.h"
 #include "engine/inspect.h"
-#include "engine/nbd/server/export.h"
 
 namespace gabion::engine {
 namespace {
@@ -111,7 +108,8 @@ std::vector<ExplainedStep> PlanSteps(const nbd::ExportVersion& version, const Fi
   for (const FilterStack::Level& level : stack.Levels()) {
     ExplainedStep& step = steps.emplace_back();
     nodes.push_back(level.node);
-    step.what = level.entry == nullptr ? ExplainedStep::What::kAligner : ExplainedStep::What::kFilter;
+    step.what =
+        level.entry == nullptr ? ExplainedStep::What::kAligner : ExplainedStep::What::kFilter;
     if (level.entry == nullptr) continue;
     step.entry_id = level.entry->id;
     step.kind = level.entry->options.index();
