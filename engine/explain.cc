@@ -74,7 +74,7 @@ Task<absl::Status> ExplainLevel(const block::FilterNode& level, ExplainedStep& s
                                 ByteRange& range) {
   // Asking for status changes nothing.
   auto& node = const_cast<block::FilterNode&>(level);
-  std::optional<ByteRange> below = level.Below(range);
+  std::optional<ByteRange> below = level.OriginOf(range);
   if (below.has_value()) range.length = below->length;
   ByteRange shown = range;
   CO_ASSIGN_OR_RETURN(step.shown, co_await FirstExtent(node, shown));

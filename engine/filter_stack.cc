@@ -172,7 +172,7 @@ Task<absl::StatusOr<ByteRange>> FilterStack::Builder::PartOf(const filters::Slic
     co_return part;
   }
   ByteRange part = options.range;
-  if (part.offset.value > size.value) {
+  if (part.offset.value >= size.value) {
     co_return Refused("slice.range.offset_bytes",
                       absl::StrCat("the slice begins at ", part.offset.value,
                                    ", and the disk below it has ", size.value, " bytes"));
@@ -189,12 +189,8 @@ Task<absl::StatusOr<ByteRange>> FilterStack::Builder::PartOf(const filters::Slic
 
 absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
     const filters::SliceOptions& options) {
-  const block::Limits& limits = below().limits();
-  const uint64_t alignment = limits.alignment.value;
-  const bool end_is_aligned =
-      IsMultiple(part_.end().value, alignment) || part_.end().value == limits.size.value;
-  if (!IsMultiple(part_.offset.value, alignment) || !end_is_aligned) MakeAddressable();
   const bool to_end = options.partition == 0 && options.range.length.value == 0;
+  if (!filters::SliceFits(part_, to_end, below().limits())) MakeAddressable();
   return filters::NewSlice(below(), Environment(), part_, to_end);
 }
 
@@ -204,7 +200,7 @@ absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
   if (size.value == 0 || size.value > kLargestDisk) {
     return Refused("resize", absl::StrCat("the disk would have ", size.value, " bytes"));
   }
-  MakeAddressable();
+  if (!filters::ResizeFits(options, below().limits())) MakeAddressable();
   return filters::NewResize(below(), Environment(), options);
 }
 

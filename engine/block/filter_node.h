@@ -29,7 +29,7 @@ class FilterNode : public Node {
   // Where the first bytes of `range`, as many as lie together, come from: a range of the child. None
   // if the node makes them up itself; then `range` is cut to those bytes. REQUIRES: `range` is not
   // empty and within the limits.
-  virtual std::optional<ByteRange> Below(ByteRange& range) const { return range; }
+  virtual std::optional<ByteRange> OriginOf(ByteRange& range) const { return range; }
 
  protected:
   explicit FilterNode(Node& child) : FilterNode(child, child.limits()) {}

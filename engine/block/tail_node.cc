@@ -43,7 +43,7 @@ Limits TailNode::DeriveLimits(const Limits& child) const {
   return LimitsAbove(child, mode_, granule_);
 }
 
-std::optional<ByteRange> TailNode::Below(ByteRange& range) const {
+std::optional<ByteRange> TailNode::OriginOf(ByteRange& range) const {
   const ByteRange content = Divide(range).content;
   if (content.empty()) return std::nullopt;
   return content;

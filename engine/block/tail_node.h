@@ -54,7 +54,7 @@ class TailNode final : public FilterNode {
   // `granule` is a multiple of the child's alignment (an AlignedNode below makes it so).
   TailNode(Node& child, TailMode mode, ByteCount granule, runtime::ReadyQueue& ready);
 
-  std::optional<ByteRange> Below(ByteRange& range) const override;
+  std::optional<ByteRange> OriginOf(ByteRange& range) const override;
 
  private:
   // What of a request lies before the end of the image, and how many bytes lie behind it.

@@ -34,6 +34,12 @@ class Delay final : public LiveFilter<DelayOptions> {
     for (Waiter* const waiter : waiters) waiter->Follow();
   }
 
+  void TakeOver(Filter& before) override {
+    const auto& other = static_cast<const Delay&>(before);
+    delayed_ = other.delayed_;
+    random_ = other.random_;
+  }
+
   Statistics GetStatistics() const override {
     return Statistics{.counters = {{"delayed", delayed_}, {"waiting", waiting_.size()}}};
   }

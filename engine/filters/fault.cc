@@ -139,6 +139,10 @@ class Fault final : public LiveFilter<FaultOptions> {
     state_.Configure(options);
   }
 
+  void TakeOver(Filter& before) override {
+    refused_too_long_ = static_cast<const Fault&>(before).refused_too_long_;
+  }
+
   Statistics GetStatistics() const override {
     Statistics statistics;
     state_.AddTo(statistics);

@@ -173,7 +173,7 @@ class Buckets {
   }
 
  private:
-  const uint64_t unit_;
+  uint64_t unit_;
   std::array<uint64_t, kBounds + 1> counts_{};
   uint64_t sum_ = 0;
 };
@@ -191,6 +191,10 @@ struct Measured {
 class Stats final : public Observer<Filter> {
  public:
   Stats(block::Node& child, Environment environment) : Observer(child, std::move(environment)) {}
+
+  void TakeOver(Filter& before) override {
+    measured_ = static_cast<const Stats&>(before).measured_;
+  }
 
   Statistics GetStatistics() const override {
     Statistics statistics;

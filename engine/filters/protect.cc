@@ -90,6 +90,10 @@ class WriteProtect final : public LiveFilter<WriteProtectOptions> {
     if (options.inverted) protected_ = Gaps(protected_);
   }
 
+  void TakeOver(Filter& before) override {
+    refused_ = static_cast<const WriteProtect&>(before).refused_;
+  }
+
   Statistics GetStatistics() const override { return {.counters = {{"refused", refused_}}}; }
 
  private:

@@ -30,6 +30,8 @@ class Readahead final : public LiveFilter<ReadaheadOptions> {
 
   void Configure(const ReadaheadOptions& options) override { options_ = options; }
 
+  Task<void> Settle() override { return asking_.Drain(); }
+
  private:
   Task<absl::Status> DoRead(ByteRange range, MutableBytes dst) override {
     ++reads_;

@@ -1,6 +1,7 @@
 #include "engine/filters/resize.h"
 
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,6 +34,12 @@ class Resize final : public Filter {
       : Filter(child, LimitsAbove(child.limits(), options), std::move(environment)),
         options_(options) {}
 
+  std::optional<ByteRange> OriginOf(ByteRange& range) const override {
+    const ByteRange content = Divide(range).content;
+    if (content.empty()) return std::nullopt;
+    return content;
+  }
+
  private:
   // What of a request the child has, and how many bytes lie behind its end.
   struct Parts {
@@ -40,7 +47,7 @@ class Resize final : public Filter {
     ByteCount added;
   };
 
-  Parts Divide(ByteRange range) {
+  Parts Divide(ByteRange range) const {
     const ByteCount content =
         Intersect(range, ByteRange{ByteOffset{0}, child().limits().size}).length;
     return Parts{ByteRange{range.offset, content}, range.length - content};

@@ -110,6 +110,13 @@ class Retry final : public LiveFilter<RetryOptions> {
     for (Pause* pause : waiting_) pause->End();
   }
 
+  void TakeOver(Filter& before) override {
+    const auto& other = static_cast<const Retry&>(before);
+    retries_ = other.retries_;
+    recovered_ = other.recovered_;
+    given_up_ = other.given_up_;
+  }
+
   Statistics GetStatistics() const override {
     return {
         .counters = {{"retries", retries_}, {"recovered", recovered_}, {"given_up", given_up_}}};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -44,6 +45,8 @@ class Slice final : public Filter {
       : Filter(child, LimitsAbove(child.limits(), range, to_end), std::move(environment)),
         range_(range),
         to_end_(to_end) {}
+
+  std::optional<ByteRange> OriginOf(ByteRange& range) const override { return Below(range); }
 
  private:
   // The place of a range of the slice in the child.

@@ -94,6 +94,12 @@ class Throttle final : public LiveFilter<ThrottleOptions> {
     FollowGroup();
   }
 
+  void TakeOver(Filter& before) override {
+    const auto& other = static_cast<const Throttle&>(before);
+    arrived_ = other.arrived_;
+    waits_ = other.waits_;
+  }
+
   Statistics GetStatistics() const override {
     Statistics statistics;
     statistics.counters.push_back({"requests", arrived_});

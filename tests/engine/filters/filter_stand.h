@@ -15,51 +15,10 @@
 #include "engine/block/extent_algebra.h"
 #include "engine/block/filter_node.h"
 #include "engine/filters/filter.h"
+#include "tests/support/manual_clock.h"
 #include "tests/support/memory_node.h"
 
 namespace gabion::test {
-
-// Time passes in Advance() only. Owned by a test; one thread.
-class StandClock final : public runtime::Clock {
- public:
-  explicit StandClock(runtime::ReadyQueue& ready) : ready_(ready) {}
-
-  runtime::Instant Now() override { return now_; }
-  void Schedule(Timer& timer, runtime::Instant deadline) override {
-    timers_.push_back({&timer, deadline});
-  }
-  void Cancel(Timer& timer) override {
-    std::erase_if(timers_, [&timer](const auto& entry) { return entry.first == &timer; });
-  }
-
-  // Lets `duration` pass: timers fire in the order of their deadlines, each at its own time, and
-  // what they wake runs before the next.
-  void Advance(runtime::Duration duration) {
-    const runtime::Instant end = now_ + duration;
-    ready_.RunUntilIdle();
-    while (!timers_.empty()) {
-      const auto next =
-          std::min_element(timers_.begin(), timers_.end(),
-                           [](const auto& a, const auto& b) { return a.second < b.second; });
-      if (next->second > end) break;
-      Timer* const timer = next->first;
-      now_ = std::max(now_, next->second);
-      timers_.erase(next);
-      timer->Fire();
-      ready_.RunUntilIdle();
-    }
-    now_ = end;
-  }
-
-  std::size_t timers() const { return timers_.size(); }
-
- private:
-  runtime::ReadyQueue& ready() override { return ready_; }
-
-  runtime::ReadyQueue& ready_;
-  runtime::Instant now_;
-  std::vector<std::pair<Timer*, runtime::Instant>> timers_;
-};
 
 class StandLogger final : public Logger {
  public:
@@ -76,7 +35,7 @@ class StandLogger final : public Logger {
 // Owned by a test, outlives its filters; one thread.
 struct FilterStand {
   runtime::ReadyQueue ready;
-  StandClock clock{ready};
+  ManualClock clock{ready};
   StandLogger logger;
 
   filters::Environment environment() { return {ready, clock, logger, "exports/a, filter 'f'"}; }

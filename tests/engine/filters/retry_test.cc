@@ -131,7 +131,7 @@ TEST_F(RetryTest, AFailedFlushIsNotMadeAgain) {
   ASSERT_TRUE(flush.done());
   EXPECT_EQ(flush.Take().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(child_.CountCalls(NodeCall::kFlush), 1u);
-  EXPECT_EQ(stand_.clock.timers(), 0u);
+  EXPECT_EQ(stand_.clock.pending(), 0u);
 }
 
 TEST_F(RetryTest, WhatWouldFailAgainFailsAtOnce) {
@@ -195,7 +195,7 @@ TEST_F(RetryTest, FewerRetriesLeftFailWhatWaitsAtOnce) {
   stand_.ready.RunUntilIdle();
   ASSERT_TRUE(discard.done());
   EXPECT_FALSE(discard.Take().ok());
-  EXPECT_EQ(stand_.clock.timers(), 0u);
+  EXPECT_EQ(stand_.clock.pending(), 0u);
   EXPECT_EQ(Counter(*filter, "given_up"), 1u);
 }
 
