@@ -150,6 +150,13 @@ TEST(MbrSearchTest, AnOldGptHeaderMakesNoGpt) {
   EXPECT_EQ(*Find(disk, 1), Range(64 * 512, 100 * 512));
 }
 
+TEST(MbrSearchTest, AProtectiveEntryBeginsAtTheGptHeader) {
+  Disk disk(1000 * 512);
+  test::PutGpt(disk, {}, 999, {{1, 100, 199}});
+  test::PutMbrEntry(disk, 0, 0, 0xee, 64, 100);
+  EXPECT_EQ(*Find(disk, 1), Range(64 * 512, 100 * 512));
+}
+
 // ---- GPT
 
 constexpr uint64_t kSectors = 4000;
@@ -294,6 +301,14 @@ TEST(GptSearchLayoutTest, EntriesOfAllLengthsAndNumbers) {
     EXPECT_EQ(*Find(disk, last), Range(2000 * layout.sector_bytes, 100 * layout.sector_bytes));
     EXPECT_EQ(CodeOf(disk, last + 1), StatusCode::kNotFound);
   }
+}
+
+TEST(GptSearchLayoutTest, EntriesInTheBootRecordAreDataLoss) {
+  const GptLayout layout{.entries = 4};
+  Disk disk(kSectors * 512);
+  test::PutMbrEntry(disk, 0, 0, 0xee, 1, 0xffffffff);
+  test::PutGptHeader(disk, layout, 1, kSectors - 1, 0, kSectors - 1);
+  EXPECT_EQ(CodeOf(disk, 1), StatusCode::kDataLoss);
 }
 
 // ---- damage
