@@ -152,7 +152,7 @@ TEST_F(ThrottleSharesTest, WhoComesBackHasNotSavedUpAShare) {
   fixture.Advance(1);
   second.Stop();
   first.StartReaders(4 * kKiB, 1);
-  fixture.Advance(10);
+  fixture.Advance(10.1);
   second.Go();
   second.StartReaders(kMiB, 16);
   const uint64_t before = first.read;
