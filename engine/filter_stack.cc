@@ -29,17 +29,6 @@ constexpr bool kIsLive = std::is_same_v<Options, filters::ThrottleOptions> ||
                          std::is_same_v<Options, filters::ReadaheadOptions> ||
                          std::is_same_v<Options, filters::RetryOptions>;
 
-// Kinds that show other bytes at a place than there are below.
-template <typename Options>
-constexpr bool kMovesBytes = std::is_same_v<Options, filters::SliceOptions> ||
-                             std::is_same_v<Options, filters::ResizeOptions>;
-
-bool MovesBytes(const FilterEntry& entry) {
-  return std::visit(
-      [](const auto& options) { return kMovesBytes<std::decay_t<decltype(options)>>; },
-      entry.options);
-}
-
 // True if the one options can become the others without new nodes.
 struct LiveChange {
   const FilterOptions& to;
@@ -278,18 +267,33 @@ void FilterStack::TakeOver(FilterStack& before) {
   Configure(std::vector<FilterEntry>(entries_));
 }
 
-bool FilterStack::ShowsSameBytes(const FilterStack& other) const {
-  const auto movers = [](const FilterStack& stack) {
-    std::vector<const FilterOptions*> found;
-    for (const FilterEntry& entry : stack.entries_) {
-      if (!entry.bypassed && MovesBytes(entry)) found.push_back(&entry.options);
+std::vector<FilterStack::Piece> FilterStack::Pieces() const {
+  std::vector<Piece> pieces;
+  const ByteCount size = top_->limits().size;
+  for (ByteOffset at; at.value < size.value;) {
+    ByteRange shown{at, ByteCount{size.value - at.value}};
+    std::optional<ByteRange> origin = shown;
+    for (auto node = upwards_.rbegin(); node != upwards_.rend() && origin.has_value(); ++node) {
+      ByteRange here = *origin;
+      origin = (*node)->OriginOf(here);
+      shown.length = origin.has_value() ? origin->length : here.length;
     }
-    return found;
-  };
-  const auto ours = movers(*this);
-  const auto theirs = movers(other);
-  return std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end(),
-                    [](const FilterOptions* a, const FilterOptions* b) { return *a == *b; });
+    const std::optional<ByteOffset> from =
+        origin.has_value() ? std::optional(origin->offset) : std::nullopt;
+    const bool goes_on = !pieces.empty() && pieces.back().from.has_value() == from.has_value() &&
+                         (!from.has_value() || *pieces.back().from + pieces.back().length == *from);
+    if (goes_on) {
+      pieces.back().length = pieces.back().length + shown.length;
+    } else {
+      pieces.push_back({from, shown.length});
+    }
+    at = shown.end();
+  }
+  return pieces;
+}
+
+bool FilterStack::ShowsSameBytes(const FilterStack& other) const {
+  return Pieces() == other.Pieces();
 }
 
 void FilterStack::Refresh() {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -94,7 +95,16 @@ class FilterStack {
     std::unique_ptr<filters::Filter> filter;
   };
 
+  // Consecutive bytes of the top, and where in the image they come from; none: made up.
+  struct Piece {
+    std::optional<ByteOffset> from;
+    ByteCount length;
+    friend bool operator==(const Piece&, const Piece&) = default;
+  };
+
   FilterStack(block::Node& root, std::vector<FilterEntry> entries);
+
+  std::vector<Piece> Pieces() const;
 
   // In the order of `entries_`.
   std::vector<FilterEntry> entries_;
