@@ -22,7 +22,7 @@ namespace gabion::engine {
 // passphrase; kUnimplemented: a cipher, integrity protection, a detached header, unfinished
 // reencryption, with its name; kResourceExhausted: beyond `bounds`; and whatever reading fails
 // with. No message has the passphrase or a key.
-// REQUIRES: the disk's alignment and memory_alignment are 1; it stays as it is meanwhile.
+// REQUIRES: the disk's alignment and memory_alignment are 1.
 Task<absl::StatusOr<filters::LuksVolume>> OpenLuks(block::Node& disk, Secret passphrase,
                                                    runtime::Workers& workers, LuksBounds bounds);
 
