@@ -259,6 +259,16 @@ engine::FilterOptions Log(const FilterSpec& spec) {
   return options;
 }
 
+engine::FilterOptions Luks(const FilterSpec& spec) {
+  return filters::LuksOptions{spec.luks().key_file(), spec.luks().allow_discards()};
+}
+
+absl::Status CheckLuks(const FilterSpec& spec, const std::string& path) {
+  if (spec.luks().key_file().find('/') == std::string::npos) return absl::OkStatus();
+  return Invalid(absl::StrCat(path, ".luks.key_file"),
+                 "It is the name of a file in the directory of secrets, without a slash.");
+}
+
 engine::FilterOptions Stats(const FilterSpec& /*spec*/) { return filters::StatsOptions(); }
 
 engine::FilterOptions FeatureMask(const FilterSpec& spec) {
@@ -286,6 +296,7 @@ constexpr FilterKind kKinds[] = {
     {FilterSpec::kResize, false, false, Resize, nullptr},
     {FilterSpec::kReadahead, false, false, Readahead, nullptr},
     {FilterSpec::kRetry, false, false, Retry, CheckRetry},
+    {FilterSpec::kLuks, false, false, Luks, CheckLuks},
     {FilterSpec::kLog, false, false, Log, nullptr},
     {FilterSpec::kStats, false, false, Stats, nullptr},
     {FilterSpec::kFeatureMask, false, false, FeatureMask, nullptr},
