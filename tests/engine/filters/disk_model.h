@@ -1,0 +1,302 @@
+// What a disk must look like from above, whatever the filters below do: an array of bytes.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/base/align.h"
+#include "engine/base/log.h"
+#include "engine/block/node.h"
+#include "engine/filters/filter.h"
+#include "engine/runtime/ready_queue.h"
+#include "engine/runtime/task_set.h"
+#include "tests/support/manual_clock.h"
+#include "tests/support/memory_node.h"
+#include "tests/support/random_source.h"
+
+namespace gabion::test {
+
+inline std::vector<std::byte> Filled(uint64_t size, uint8_t value) {
+  return std::vector<std::byte>(size, std::byte{value});
+}
+
+class LineLogger final : public Logger {
+ public:
+  void Log(LogLevel, std::string_view, std::string_view message) override {
+    lines.emplace_back(message);
+  }
+  std::vector<std::string> lines;
+};
+
+// What filters stand on. Owned by a test, outlives its filters; one thread.
+struct FilterBase {
+  runtime::ReadyQueue ready;
+  ManualClock clock{ready};
+  LineLogger logger;
+
+  filters::Environment environment() { return {ready, clock, logger, "exports/a, filter 'f'"}; }
+
+  // Runs whatever can go on without time passing, and takes the result.
+  template <typename T>
+  T Finish(Task<T> task) {
+    ready.RunUntilIdle();
+    return task.Take();
+  }
+  void Finish(const Task<void>& task) {
+    ready.RunUntilIdle();
+    EXPECT_TRUE(task.done());
+  }
+  absl::Status Write(block::Node& node, ByteRange range, uint8_t value, bool durable = false) {
+    const std::vector<std::byte> bytes = Filled(range.length.value, value);
+    return Finish(node.Write(range, bytes, {.durable = durable}));
+  }
+  std::vector<std::byte> Read(block::Node& node, ByteRange range) {
+    std::vector<std::byte> bytes = Filled(range.length.value, 0xee);
+    const absl::Status status = Finish(node.Read(range, bytes));
+    EXPECT_TRUE(status.ok()) << status;
+    return bytes;
+  }
+  // The whole status of `range`, in questions of `max_extents`.
+  block::ExtentList StatusOf(block::Node& node, ByteRange range, std::size_t max_extents) {
+    block::ExtentList list;
+    while (!range.empty()) {
+      const absl::StatusOr<block::ExtentList> part = Finish(node.BlockStatus(range, max_extents));
+      EXPECT_TRUE(part.ok()) << part.status();
+      if (!part.ok()) break;
+      EXPECT_FALSE(part->empty());
+      EXPECT_LE(part->size(), max_extents);
+      if (part->empty() || part->size() > max_extents) break;
+      for (const block::Extent& extent : *part) {
+        EXPECT_EQ(extent.range.offset.value, range.offset.value);
+        EXPECT_TRUE(!extent.range.empty() && extent.range.end() <= range.end());
+        EXPECT_EQ(extent.layer == 0, extent.kind == block::ExtentKind::kUnallocated);
+        list.push_back(extent);
+        range = ByteRange{extent.range.end(), range.end() - extent.range.end()};
+      }
+    }
+    return list;
+  }
+};
+
+inline uint64_t CounterOf(const filters::Filter& filter, const std::string& name) {
+  for (const auto& counter : filter.GetStatistics().counters) {
+    if (counter.name == name) return counter.value;
+  }
+  ADD_FAILURE() << "no counter " << name;
+  return 0;
+}
+
+// Data of layers 1 to 3 and all that reads as zeros, at random places.
+inline void FillAtRandom(MemoryNode& node, RandomSource& random) {
+  const uint64_t size = node.limits().size.value;
+  for (uint64_t n = random.Below(20); n > 0; --n) {
+    const ByteRange range = random.RangeWithin(size);
+    const auto layer = static_cast<uint32_t>(random.Between(1, 3));
+    const block::ExtentKind kinds[] = {block::ExtentKind::kZeroAllocated, block::ExtentKind::kZero,
+                                       block::ExtentKind::kUnallocated};
+    if (random.OneIn(2)) {
+      std::vector<std::byte> bytes(range.length.value);
+      random.FillNonZero(bytes);
+      node.Put(range.offset.value, bytes, layer);
+    } else {
+      const block::ExtentKind kind = random.Pick(kinds);
+      node.SetStatus(range, kind, kind == block::ExtentKind::kUnallocated ? 0 : layer);
+    }
+  }
+}
+
+// Runs waves of concurrent requests on disjoint byte ranges, which yet share whatever units there
+// are below, and compares with an array of bytes. Where a request failed, or a discard was made,
+// each byte may be the old one or the new one; which one it is counts from then on.
+//
+// Owned by a test; borrows everything it is given.
+class DiskModel {
+ public:
+  struct Mode {
+    uint64_t window = 0;    // most requests lie so close together; 0: anywhere
+    bool writes = true;     // writes, zeros and discards, too
+    bool may_fail = false;  // the nodes below make errors
+  };
+
+  DiskModel(FilterBase& base, RandomSource& random, block::Node& node,
+            std::vector<std::byte> content, Mode mode)
+      : base_(base), random_(random), node_(&node), content_(std::move(content)), mode_(mode) {}
+
+  // Another node shows the same disk from now on.
+  void SetNode(block::Node& node) { node_ = &node; }
+  void SetMayFail(bool may_fail) { mode_.may_fail = may_fail; }
+  const std::vector<std::byte>& content() const { return content_; }
+  uint64_t failures() const { return failures_; }
+
+  void RunWave() {
+    std::vector<std::unique_ptr<Request>> requests;
+    {
+      runtime::TaskSet tasks(base_.ready);
+      for (uint64_t n = random_.Between(2, 12); n > 0; --n) {
+        const ByteRange range = PickRange();
+        const auto meets = [&range](const auto& other) { return Overlaps(range, other->range); };
+        if (std::any_of(requests.begin(), requests.end(), meets)) continue;
+        requests.push_back(std::make_unique<Request>());
+        requests.back()->range = range;
+        tasks.Add(Start(*requests.back()));
+        if (random_.OneIn(3)) base_.ready.RunOnce();
+      }
+      base_.ready.RunUntilIdle();
+      ASSERT_EQ(tasks.running(), 0u);
+    }
+    if (mode_.may_fail) return;
+    ASSERT_NO_FATAL_FAILURE(Settle());
+    CheckStatus();
+  }
+
+  // Nothing fails any more: what requests left behind is looked at.
+  void Settle() {
+    const std::vector<std::byte> found = base_.Read(*node_, Range(0, content_.size()));
+    for (const Mix& mix : mixes_) {
+      for (uint64_t i = 0; i < mix.fresh.size(); ++i) {
+        const std::byte byte = found[mix.offset + i];
+        if (byte == mix.fresh[i]) content_[mix.offset + i] = byte;
+      }
+    }
+    mixes_.clear();
+    ASSERT_EQ(found, content_);
+  }
+
+  // What is called zero reads as zeros.
+  void CheckStatus() {
+    const ByteRange asked = random_.RangeWithin(content_.size());
+    for (const block::Extent& extent : base_.StatusOf(*node_, asked, random_.Between(1, 5))) {
+      if (!ReadsZero(extent.kind)) continue;
+      for (uint64_t at = extent.range.offset.value; at < extent.range.end().value; ++at) {
+        ASSERT_EQ(content_[at], std::byte{0}) << "called zero at " << at;
+      }
+    }
+  }
+
+ private:
+  struct Request {
+    ByteRange range;
+    std::vector<std::byte> bytes;
+  };
+  struct Mix {
+    uint64_t offset;
+    std::vector<std::byte> fresh;
+  };
+
+  ByteRange PickRange() {
+    const uint64_t size = content_.size();
+    if (mode_.window == 0 || random_.OneIn(4)) return random_.RangeWithin(size);
+    const uint64_t window = std::min(size, mode_.window);
+    ByteRange range = random_.RangeWithin(window);
+    range.length.value = std::min(range.length.value, random_.Between(1, window / 3 + 1));
+    if (random_.OneIn(3)) range.offset.value += size - window;
+    return range;
+  }
+
+  Task<void> Start(Request& request) {
+    switch (random_.Below(mode_.writes ? 10 : 4)) {
+      case 0:
+        return Look(request);
+      case 1:
+      case 2:
+      case 3:
+        return Read(request);
+      case 4:
+        return Zero(request);
+      case 5:
+        return Discard(request);
+      case 6:
+        return Flush();
+      default:
+        return Write(request);
+    }
+  }
+
+  bool Succeeded(const absl::Status& status) {
+    if (!status.ok()) ++failures_;
+    EXPECT_TRUE(status.ok() || mode_.may_fail) << status;
+    return status.ok();
+  }
+
+  // The outcome of a change: `fresh` holds, or each byte is one or the other.
+  void Note(const Request& request, std::vector<std::byte> fresh, bool holds) {
+    if (!holds) {
+      mixes_.push_back({request.range.offset.value, std::move(fresh)});
+      return;
+    }
+    // What was in doubt is not any more.
+    for (Mix& mix : mixes_) {
+      for (uint64_t i = 0; i < fresh.size(); ++i) {
+        const uint64_t at = request.range.offset.value + i;
+        if (at >= mix.offset && at < mix.offset + mix.fresh.size()) {
+          mix.fresh[at - mix.offset] = fresh[i];
+        }
+      }
+    }
+    std::copy(fresh.begin(), fresh.end(), content_.begin() + request.range.offset.value);
+  }
+
+  bool IsInDoubt(uint64_t at) const {
+    return std::any_of(mixes_.begin(), mixes_.end(), [at](const Mix& mix) {
+      return at >= mix.offset && at < mix.offset + mix.fresh.size();
+    });
+  }
+
+  Task<void> Read(Request& request) {
+    request.bytes.resize(request.range.length.value);
+    const absl::Status status = co_await node_->Read(request.range, request.bytes);
+    if (!Succeeded(status)) co_return;
+    for (uint64_t i = 0; i < request.bytes.size(); ++i) {
+      const uint64_t at = request.range.offset.value + i;
+      if (request.bytes[i] == content_[at] || IsInDoubt(at)) continue;
+      ADD_FAILURE() << "byte " << at << " is " << int(request.bytes[i]) << ", not "
+                    << int(content_[at]);
+      break;
+    }
+  }
+  Task<void> Look(Request& request) {
+    const absl::StatusOr<block::ExtentList> list =
+        co_await node_->BlockStatus(request.range, random_.Between(1, 5));
+    EXPECT_TRUE(!Succeeded(list.status()) || !list->empty());
+  }
+  Task<void> Write(Request& request) {
+    request.bytes.resize(request.range.length.value);
+    random_.FillNonZero(request.bytes);
+    const block::WriteOptions options{.durable = random_.OneIn(4)};
+    const absl::Status status = co_await node_->Write(request.range, request.bytes, options);
+    Note(request, request.bytes, Succeeded(status));
+  }
+  Task<void> Zero(Request& request) {
+    const block::ZeroOptions options{
+        .durable = random_.OneIn(4), .may_unmap = !random_.OneIn(4), .fast_only = random_.OneIn(4)};
+    const absl::Status status = co_await node_->Zero(request.range, options);
+    if (options.fast_only && absl::IsUnimplemented(status)) co_return;  // nothing has changed
+    Note(request, Filled(request.range.length.value, 0), Succeeded(status));
+  }
+  Task<void> Discard(Request& request) {
+    const absl::Status status = co_await node_->Discard(request.range);
+    Succeeded(status);
+    Note(request, Filled(request.range.length.value, 0), false);
+  }
+  Task<void> Flush() {
+    const absl::Status status = co_await node_->Flush();
+    Succeeded(status);
+  }
+
+  FilterBase& base_;
+  RandomSource& random_;
+  block::Node* node_;
+  std::vector<std::byte> content_;
+  Mode mode_;
+  std::vector<Mix> mixes_;
+  uint64_t failures_ = 0;
+};
+
+}  // namespace gabion::test
