@@ -20,6 +20,7 @@
 #include "engine/base/units.h"
 #include "engine/block/block_sizes.h"
 #include "engine/block/extent.h"
+#include "engine/explanation.h"
 #include "engine/filter_spec.h"
 #include "engine/image_check.h"
 #include "engine/image_spec.h"
@@ -154,6 +155,10 @@ class Target {
   // the answer ends at content_size().
   virtual void Map(ByteRange range, std::size_t max_extents,
                    Callback<absl::StatusOr<block::ExtentList>> done) = 0;
+  // Why the bytes of `range` are what they are, in at most `most` pieces from its beginning on,
+  // each alike at every step: engine/explanation.h. kOutOfRange OFFSET_BEYOND_END as Read().
+  virtual void Explain(ByteRange range, std::size_t most,
+                       Callback<absl::StatusOr<std::vector<Explanation>>> done) = 0;
 
  protected:
   Target() = default;

@@ -172,7 +172,7 @@ Task<absl::StatusOr<ByteRange>> FilterStack::Builder::PartOf(const filters::Slic
     co_return part;
   }
   ByteRange part = options.range;
-  if (part.offset.value > size.value) {
+  if (part.offset.value >= size.value) {
     co_return Refused("slice.range.offset_bytes",
                       absl::StrCat("the slice begins at ", part.offset.value,
                                    ", and the disk below it has ", size.value, " bytes"));
@@ -189,12 +189,8 @@ Task<absl::StatusOr<ByteRange>> FilterStack::Builder::PartOf(const filters::Slic
 
 absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
     const filters::SliceOptions& options) {
-  const block::Limits& limits = below().limits();
-  const uint64_t alignment = limits.alignment.value;
-  const bool end_is_aligned =
-      IsMultiple(part_.end().value, alignment) || part_.end().value == limits.size.value;
-  if (!IsMultiple(part_.offset.value, alignment) || !end_is_aligned) MakeAddressable();
   const bool to_end = options.partition == 0 && options.range.length.value == 0;
+  if (!filters::SliceFits(part_, to_end, below().limits())) MakeAddressable();
   return filters::NewSlice(below(), Environment(), part_, to_end);
 }
 
@@ -204,7 +200,7 @@ absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
   if (size.value == 0 || size.value > kLargestDisk) {
     return Refused("resize", absl::StrCat("the disk would have ", size.value, " bytes"));
   }
-  MakeAddressable();
+  if (!filters::ResizeFits(options, below().limits())) MakeAddressable();
   return filters::NewResize(below(), Environment(), options);
 }
 
@@ -315,6 +311,19 @@ std::vector<FilterStatistics> FilterStack::GetStatistics() const {
     if (places_[i].filter != nullptr) one.statistics = places_[i].filter->GetStatistics();
   }
   return all;
+}
+
+std::vector<FilterStack::Level> FilterStack::Levels() const {
+  std::vector<Level> levels;
+  auto node = upwards_.rbegin();
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const filters::Filter* const filter = places_[i].filter.get();
+    for (; filter != nullptr && *node != filter; ++node) levels.push_back({*node, nullptr});
+    levels.push_back({filter, &entries_[i]});
+    if (filter != nullptr) ++node;
+  }
+  for (; node != upwards_.rend(); ++node) levels.push_back({*node, nullptr});
+  return levels;
 }
 
 }  // namespace gabion::engine

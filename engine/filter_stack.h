@@ -78,6 +78,13 @@ class FilterStack {
 
   std::vector<FilterStatistics> GetStatistics() const;
 
+  // What a request passes, from the top.
+  struct Level {
+    const block::FilterNode* node = nullptr;  // null: a bypassed entry
+    const FilterEntry* entry = nullptr;       // null: an AlignedNode that was put in
+  };
+  std::vector<Level> Levels() const;
+
  private:
   class Builder;
   // An entry's nodes. Bypassed ones have none, but keep what they share.

@@ -143,7 +143,7 @@ Task<absl::Status> ShardServer::LookAt(const std::string& name, uint64_t incarna
   const runtime::Turnstile::Pass stays = co_await served->looking.Enter();
   const runtime::Turnstile::Pass pass = co_await served->exported.gate().Enter();
   nbd::ExportVersion* const version = served->exported.Pin();
-  absl::Status status = co_await look.Do(*version);
+  absl::Status status = co_await look.Do(*version, *served->stack, *served->image);
   served->exported.Unpin(version);
   co_return status;
 }

@@ -99,7 +99,9 @@ class ShardServer final : private Image::GrowthObserver {
   // What others than clients do with an export, as if they were one.
   class Look {
    public:
-    virtual Task<absl::Status> Do(const nbd::ExportVersion& version) = 0;
+    // What it sees stays as it is until it is done.
+    virtual Task<absl::Status> Do(const nbd::ExportVersion& version, const FilterStack& stack,
+                                  Image& image) = 0;
 
    protected:
     ~Look() = default;

@@ -6,11 +6,13 @@
 #include "engine/base/align.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
+#include "engine/explain.h"
 
 namespace gabion::engine {
 namespace {
 
 using DataCallback = Callback<absl::StatusOr<std::vector<std::byte>>>;
+using ExplanationsCallback = Callback<absl::StatusOr<std::vector<Explanation>>>;
 using ExtentsCallback = Callback<absl::StatusOr<block::ExtentList>>;
 
 absl::Status BeyondEnd(ByteRange range, ByteCount size) {
@@ -47,18 +49,45 @@ Task<absl::Status> MapDisk(block::Node& disk, ByteRange range, std::size_t max_e
   co_return absl::OkStatus();
 }
 
+// What a call is let at: an image, or an export with all that it is made of.
+struct Disk {
+  block::Node& root;
+  Image& image;
+  const nbd::ExportVersion* version = nullptr;  // these two: of an export
+  const FilterStack* stack = nullptr;
+};
+
+// The pieces of `range`, from its beginning, at most `most`.
+Task<absl::Status> ExplainDisk(const Disk& disk, ByteRange range, std::size_t most,
+                               std::vector<Explanation>& pieces) {
+  const ByteCount size = disk.root.limits().size;
+  if (!FitsWithin(range, size) || range.empty()) co_return BeyondEnd(range, size);
+  while (!range.empty() && pieces.size() < most) {
+    Explanation& piece = pieces.emplace_back();
+    if (disk.version == nullptr) {
+      CO_ASSIGN_OR_RETURN(piece, co_await ExplainImage(disk.image, range));
+    } else {
+      CO_ASSIGN_OR_RETURN(piece,
+                          co_await ExplainExport(*disk.version, *disk.stack, disk.image, range));
+    }
+    const ByteOffset next = piece.range.end();
+    range = {next, range.end() - next};
+  }
+  co_return absl::OkStatus();
+}
+
 // One such call, to be made on whatever disk it is let at.
 class DiskCall {
  public:
   virtual ~DiskCall() = default;
-  virtual Task<absl::Status> Do(block::Node& disk) = 0;
+  virtual Task<absl::Status> Do(const Disk& disk) = 0;
   virtual void Answer(const absl::Status& status) = 0;
 };
 
 class ReadCall final : public DiskCall {
  public:
   ReadCall(ByteRange range, DataCallback done) : range_(range), done_(std::move(done)) {}
-  Task<absl::Status> Do(block::Node& disk) override { return ReadDisk(disk, range_, data_); }
+  Task<absl::Status> Do(const Disk& disk) override { return ReadDisk(disk.root, range_, data_); }
   void Answer(const absl::Status& status) override {
     if (!status.ok()) return std::move(done_)(status);
     std::move(done_)(std::move(data_));
@@ -74,8 +103,8 @@ class WriteCall final : public DiskCall {
  public:
   WriteCall(ByteOffset offset, std::vector<std::byte> data, Callback<absl::Status> done)
       : offset_(offset), data_(std::move(data)), done_(std::move(done)) {}
-  Task<absl::Status> Do(block::Node& disk) override {
-    return WriteDisk(disk, {offset_, ByteCount{data_.size()}}, data_);
+  Task<absl::Status> Do(const Disk& disk) override {
+    return WriteDisk(disk.root, {offset_, ByteCount{data_.size()}}, data_);
   }
   void Answer(const absl::Status& status) override { std::move(done_)(status); }
 
@@ -89,8 +118,8 @@ class MapCall final : public DiskCall {
  public:
   MapCall(ByteRange range, std::size_t max_extents, ExtentsCallback done)
       : range_(range), max_extents_(max_extents), done_(std::move(done)) {}
-  Task<absl::Status> Do(block::Node& disk) override {
-    return MapDisk(disk, range_, max_extents_, extents_);
+  Task<absl::Status> Do(const Disk& disk) override {
+    return MapDisk(disk.root, range_, max_extents_, extents_);
   }
   void Answer(const absl::Status& status) override {
     if (!status.ok()) return std::move(done_)(status);
@@ -102,6 +131,25 @@ class MapCall final : public DiskCall {
   const std::size_t max_extents_;
   ExtentsCallback done_;
   block::ExtentList extents_;
+};
+
+class ExplainCall final : public DiskCall {
+ public:
+  ExplainCall(ByteRange range, std::size_t most, ExplanationsCallback done)
+      : range_(range), most_(most), done_(std::move(done)) {}
+  Task<absl::Status> Do(const Disk& disk) override {
+    return ExplainDisk(disk, range_, most_, pieces_);
+  }
+  void Answer(const absl::Status& status) override {
+    if (!status.ok()) return std::move(done_)(status);
+    std::move(done_)(std::move(pieces_));
+  }
+
+ private:
+  const ByteRange range_;
+  const std::size_t most_;
+  ExplanationsCallback done_;
+  std::vector<Explanation> pieces_;
 };
 
 // What both kinds of targets have in common: how big the disk was when it was opened, and calls
@@ -134,6 +182,13 @@ class TargetBase : public Target {
     Start(std::make_unique<MapCall>(range, max_extents, std::move(done)));
   }
 
+  void Explain(ByteRange range, std::size_t most, ExplanationsCallback done) override {
+    if (!FitsWithin(range, seen_.size) || range.empty()) {
+      return std::move(done)(BeyondEnd(range, seen_.size));
+    }
+    Start(std::make_unique<ExplainCall>(range, most, std::move(done)));
+  }
+
  protected:
   // Makes the call on the shard.
   virtual void Start(std::unique_ptr<DiskCall> call) = 0;
@@ -158,7 +213,8 @@ Task<void> CloseOpened(std::unique_ptr<Opened> opened) {
 }
 
 Task<void> MakeImageCall(Opened* opened, std::unique_ptr<DiskCall> call) {
-  const absl::Status status = co_await call->Do(opened->image->root());
+  const Disk disk{.root = opened->image->root(), .image = *opened->image};
+  const absl::Status status = co_await call->Do(disk);
   call->Answer(status);
   --opened->calls;
   if (opened->calls > 0 || !opened->closing) co_return;
@@ -196,8 +252,10 @@ class ImageTarget final : public TargetBase {
 class ExportLook final : public ShardServer::Look {
  public:
   explicit ExportLook(DiskCall& call) : call_(call) {}
-  Task<absl::Status> Do(const nbd::ExportVersion& version) override {
-    return call_.Do(*version.root);
+  Task<absl::Status> Do(const nbd::ExportVersion& version, const FilterStack& stack,
+                        Image& image) override {
+    const Disk disk{*version.root, image, &version, &stack};
+    co_return co_await call_.Do(disk);
   }
 
  private:

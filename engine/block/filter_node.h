@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -20,10 +21,15 @@ class FilterNode : public Node {
  public:
   // Takes over what changed in the child's limits. Called by the graph, bottom up, while no request
   // is in flight, after the child was resized or replaced from outside; Resize() through this node
-  // does it by itself.
-  void Refresh() { mutable_limits() = DeriveLimits(child_->limits()); }
+  // does it by itself. Nodes that have others inside refresh these first.
+  virtual void Refresh() { mutable_limits() = DeriveLimits(child_->limits()); }
 
   const Node& child() const { return *child_; }
+
+  // Where the first bytes of `range`, as many as lie together, come from: a range of the child. None
+  // if the node makes them up itself; then `range` is cut to those bytes. REQUIRES: `range` is not
+  // empty and within the limits.
+  virtual std::optional<ByteRange> OriginOf(ByteRange& range) const { return range; }
 
  protected:
   explicit FilterNode(Node& child) : FilterNode(child, child.limits()) {}

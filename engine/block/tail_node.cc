@@ -43,6 +43,12 @@ Limits TailNode::DeriveLimits(const Limits& child) const {
   return LimitsAbove(child, mode_, granule_);
 }
 
+std::optional<ByteRange> TailNode::OriginOf(ByteRange& range) const {
+  const ByteRange content = Divide(range).content;
+  if (content.empty()) return std::nullopt;
+  return content;
+}
+
 TailNode::Parts TailNode::Divide(ByteRange range) const {
   const ByteCount content =
       Intersect(range, ByteRange{ByteOffset{0}, limits().content_size()}).length;

@@ -54,6 +54,8 @@ class TailNode final : public FilterNode {
   // `granule` is a multiple of the child's alignment (an AlignedNode below makes it so).
   TailNode(Node& child, TailMode mode, ByteCount granule, runtime::ReadyQueue& ready);
 
+  std::optional<ByteRange> OriginOf(ByteRange& range) const override;
+
  private:
   // What of a request lies before the end of the image, and how many bytes lie behind it.
   struct Parts {

@@ -18,9 +18,10 @@ struct AlignOptions {
 
 // Reads, writes, zeros and discards reach the child as multiples of the alignment (or up to its
 // end), by read-modify-write as block::AlignedNode does, and cut into pieces of at most
-// `max_transfer` bytes, which run one after another; the first error ends the request.
-// limits(): alignment 1, nothing emulated below it told; preferred at least the alignment, from
-// `entry_id`. Status: byte-exact, the child's.
+// `max_transfer` bytes (one unit, if that is more), which run one after another; the first error
+// ends the request. A fast zero fails only if its first piece is not fast. limits(): alignment 1,
+// nothing emulated below it told; preferred at least the alignment, from `entry_id`. Status:
+// byte-exact, the child's.
 std::unique_ptr<Filter> NewAlign(block::Node& child, Environment environment,
                                  const std::string& entry_id, const AlignOptions& options);
 

@@ -20,8 +20,10 @@ struct DelayOptions {
   friend bool operator==(const DelayOptions&, const DelayOptions&) = default;
 };
 
-// Each request waits by itself before it goes to the child. Configure() also ends the wait of
-// those that have waited long enough by the new options. Effect on status, size, block sizes: none.
+// Each request waits by itself before it goes to the child; Cache() and Close() do not wait.
+// Requests that wait follow Configure(): those that have waited long enough by the new options go,
+// the others wait until they have. Statistics: requests that waited, and that wait. Effect on
+// status, size, block sizes: none.
 std::unique_ptr<LiveFilter<DelayOptions>> NewDelay(block::Node& child, Environment environment,
                                                    const DelayOptions& options);
 

@@ -19,7 +19,7 @@ struct FaultRule {
   absl::StatusCode error = absl::StatusCode::kInternal;
   double probability = 1;  // of a matching request, above 0
   uint32_t max_hits = 0;   // spent after so many; 0: never
-  uint32_t skip_hits = 0;  // so many matching requests pass first
+  uint32_t skip_hits = 0;  // so many matching requests go on to the next rule first
   uint32_t state = 0;      // in this state only; 0: in each. The first one is 1
   uint32_t new_state = 0;  // after a hit; 0: as before
   bool pass = false;       // hits count and change the state; the request passes
@@ -36,7 +36,7 @@ struct FaultOptions {
   friend bool operator==(const FaultOptions&, const FaultOptions&) = default;
 };
 
-// The counters, the state and the random sequence that fault filters share. Thread-safe; owned by
+// The counters, the state and the random sequence that fault filters share. Any thread; owned by
 // whoever made it, outlives its filters.
 class FaultState {
  public:
@@ -50,9 +50,11 @@ class FaultState {
 std::unique_ptr<FaultState> NewFaultState(const FaultOptions& options);
 
 // Limits: `alignment` if it is larger than the child's, from `entry_id`; a change of it needs a new
-// filter, Configure() brings everything else. Requests of zero length pass. A read or write beyond
-// a limit fails with kInvalidArgument; so do zeros and discards. Statistics: hits and requests of
-// each rule, the state. Effect on status: none, unless a rule says kBlockStatus.
+// filter, Configure() brings everything else, to `state`, too. Requests of zero length pass. A read
+// or write beyond a limit fails with kInvalidArgument and is not shown to the rules; so do zeros
+// and discards. `state` is one of NewFaultState(), made with the same options. Statistics: hits and
+// matching requests of each rule, from 0 on, and the state, of all filters with `state`; requests
+// that were too long for this one. Effect on status: none, unless a rule says kBlockStatus.
 std::unique_ptr<LiveFilter<FaultOptions>> NewFault(block::Node& child, Environment environment,
                                                    const std::string& entry_id,
                                                    const FaultOptions& options, FaultState& state);

@@ -31,8 +31,8 @@ struct ThrottleOptions {
   friend bool operator==(const ThrottleOptions&, const ThrottleOptions&) = default;
 };
 
-// The budget that the throttles made with it share, each on whatever shard. Thread-safe without a
-// lock that is held across I/O; owned by whoever made it, outlives its throttles.
+// The budget that the throttles made with it share, each on whatever shard; their clocks agree.
+// Any thread; requests take no lock. Owned by whoever made it, outlives its throttles.
 class ThrottleGroup {
  public:
   virtual ~ThrottleGroup() = default;
@@ -47,11 +47,18 @@ std::unique_ptr<ThrottleGroup> NewThrottleGroup(const ThrottleOptions& options);
 
 // Requests wait until the group has budget for them under every limit that they count for: reads
 // and writes; zeros and discards are writes. Flush(), Cache() and BlockStatus() pass. One
-// throttle's waiting requests go in their order; throttles of one group take turns, by what they
-// use, so that each gets the same share while all of them have requests waiting, however long these
-// are. A request that is larger than what a burst allows goes when the budget is full, and what it
-// takes beyond that is paid back before the next. Configure() reaches those that wait. Statistics:
-// how many requests waited, and how long. Effect on status, size, block sizes: none.
+// throttle's waiting requests go in their order, reads and writes each in their own unless a total
+// limit makes them wait together. Throttles of one group take turns, by what they use, so that each
+// gets the same share while all of them have requests waiting, however long these are. A request
+// that is larger than what a burst allows goes when the budget is full, and what it takes beyond
+// that is paid back by its throttle before the next one goes there.
+//
+// Configure() configures the group, too, and reaches those that wait in this throttle; other
+// throttles of the group notice with their next request or Configure(). `group` is one of
+// NewThrottleGroup().
+//
+// Statistics: requests, how many of them waited, and how long. Effect on status, size, block sizes:
+// none.
 std::unique_ptr<LiveFilter<ThrottleOptions>> NewThrottle(block::Node& child,
                                                          Environment environment,
                                                          ThrottleGroup& group);

@@ -40,8 +40,10 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
   WatchStream(WatchApi& api, grpc::CallbackServerContext* context, const v1::WatchRequest& request)
       : under_way_(api.calls_), api_(api), context_(context), request_(request) {}
 
-  void Begin() {
+  // `draining`: it is to end at once, and tells nothing.
+  void Begin(bool draining) {
     self_ = shared_from_this();
+    if (draining) return Drain();
     subscription_ = api_.sources_.feed.Subscribe([this] { Wake(); });
     Wake();
   }
@@ -229,16 +231,11 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchResponse>,
 grpc::ServerWriteReactor<v1::WatchResponse>* WatchApi::Watch(grpc::CallbackServerContext* context,
                                                              const v1::WatchRequest* request) {
   const auto stream = std::make_shared<WatchStream>(*this, context, *request);
-  bool draining = false;
-  {
-    const std::lock_guard lock(mutex_);
-    draining = draining_;
-    streams_.insert(stream.get());
-  }
-  WatchStream* const reactor = stream.get();
-  stream->Begin();
-  if (draining) stream->Drain();
-  return reactor;
+  // Together, so that the end of the daemon finds it whole.
+  const std::lock_guard lock(mutex_);
+  streams_.insert(stream.get());
+  stream->Begin(draining_);
+  return stream.get();
 }
 
 void WatchApi::Drain() {

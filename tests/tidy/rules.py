@@ -134,7 +134,8 @@ def _may_include(path, included):
     if home == "engine" and os.path.dirname(path) != "engine":
         return False  # a folder without a row
     if os.path.dirname(path) in house.NO_NEIGHBOURS and os.path.dirname(included) == os.path.dirname(path):
-        return os.path.splitext(included)[0] == os.path.splitext(path)[0]
+        return (included == house.NO_NEIGHBOURS[os.path.dirname(path)]
+                or os.path.splitext(included)[0] == os.path.splitext(path)[0])
     return included.startswith(home + "/") and home == _home(included, house.MAY_INCLUDE) or _matches(
         included, house.MAY_INCLUDE[home])
 

@@ -12,43 +12,17 @@
 #include <vector>
 
 #include "engine/base/align.h"
-#include "engine/base/log.h"
 #include "engine/block/node.h"
 #include "engine/filters/filter.h"
-#include "engine/runtime/ready_queue.h"
 #include "engine/runtime/task_set.h"
-#include "tests/support/manual_clock.h"
-#include "tests/support/memory_node.h"
+#include "tests/engine/filters/filter_stand.h"
 #include "tests/support/random_source.h"
 
 namespace gabion::test {
 
-inline std::vector<std::byte> Filled(uint64_t size, uint8_t value) {
-  return std::vector<std::byte>(size, std::byte{value});
-}
-
-class LineLogger final : public Logger {
- public:
-  void Log(LogLevel, std::string_view, std::string_view message) override {
-    lines.emplace_back(message);
-  }
-  std::vector<std::string> lines;
-};
-
-// What filters stand on. Owned by a test, outlives its filters; one thread.
-struct FilterBase {
-  runtime::ReadyQueue ready;
-  ManualClock clock{ready};
-  LineLogger logger;
-
-  filters::Environment environment() { return {ready, clock, logger, "exports/a, filter 'f'"}; }
-
-  // Runs whatever can go on without time passing, and takes the result.
-  template <typename T>
-  T Finish(Task<T> task) {
-    ready.RunUntilIdle();
-    return task.Take();
-  }
+// What filters stand on, and requests that are waited for. Owned by a test; one thread.
+struct FilterBase : FilterStand {
+  using FilterStand::Finish;
   void Finish(const Task<void>& task) {
     ready.RunUntilIdle();
     EXPECT_TRUE(task.done());
@@ -91,25 +65,6 @@ inline uint64_t CounterOf(const filters::Filter& filter, const std::string& name
   }
   ADD_FAILURE() << "no counter " << name;
   return 0;
-}
-
-// Data of layers 1 to 3 and all that reads as zeros, at random places.
-inline void FillAtRandom(MemoryNode& node, RandomSource& random) {
-  const uint64_t size = node.limits().size.value;
-  for (uint64_t n = random.Below(20); n > 0; --n) {
-    const ByteRange range = random.RangeWithin(size);
-    const auto layer = static_cast<uint32_t>(random.Between(1, 3));
-    const block::ExtentKind kinds[] = {block::ExtentKind::kZeroAllocated, block::ExtentKind::kZero,
-                                       block::ExtentKind::kUnallocated};
-    if (random.OneIn(2)) {
-      std::vector<std::byte> bytes(range.length.value);
-      random.FillNonZero(bytes);
-      node.Put(range.offset.value, bytes, layer);
-    } else {
-      const block::ExtentKind kind = random.Pick(kinds);
-      node.SetStatus(range, kind, kind == block::ExtentKind::kUnallocated ? 0 : layer);
-    }
-  }
 }
 
 // Runs waves of concurrent requests on disjoint byte ranges, which yet share whatever units there
