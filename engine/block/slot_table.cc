@@ -26,6 +26,20 @@ SlotTable::Slot SlotTable::Find(uint64_t block) {
   return slot;
 }
 
+std::vector<uint64_t> SlotTable::BlocksWithin(uint64_t begin, uint64_t end) const {
+  std::vector<uint64_t> blocks;
+  if (end - begin < by_block_.size()) {
+    for (uint64_t block = begin; block < end; ++block) {
+      if (Peek(block) != kNoSlot) blocks.push_back(block);
+    }
+    return blocks;
+  }
+  for (const auto& [block, slot] : by_block_) {
+    if (block >= begin && block < end) blocks.push_back(block);
+  }
+  return blocks;
+}
+
 SlotTable::Slot SlotTable::Reserve() {
   if (free_.empty() && dirty() == by_block_.size()) return kNoSlot;
   // Twice round: the first time may only take the marks of use away.

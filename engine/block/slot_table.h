@@ -48,6 +48,8 @@ class SlotTable {
   // Where `block` is, or kNoSlot. Find() counts as use.
   Slot Find(uint64_t block);
   Slot Peek(uint64_t block) const;
+  // Those of the blocks [begin, end) that are in slots, in any order.
+  std::vector<uint64_t> BlocksWithin(uint64_t begin, uint64_t end) const;
 
   // A slot to fill: a free one, or that of a clean block without pins, which is dropped; kNoSlot if
   // there is none. Publish() or Cancel() ends the reservation.

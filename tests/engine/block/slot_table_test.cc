@@ -1,5 +1,6 @@
 #include "engine/block/slot_table.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -87,6 +88,14 @@ TEST(SlotTableTest, DirtyBlocksSideBySideAreFoundTogether) {
   EXPECT_EQ(table.dirty(), 4u);
   table.DropAll();
   EXPECT_EQ(table.dirty(), 0u);
+}
+
+TEST(SlotTableTest, BlocksAreFoundByPlaceInSmallRangesAndLargeOnes) {
+  SlotTable table(8);
+  for (const uint64_t block : {3, 9, 4}) Put(table, block);
+  EXPECT_THAT(table.BlocksWithin(3, 5), testing::UnorderedElementsAre(3, 4));
+  EXPECT_THAT(table.BlocksWithin(4, uint64_t{1} << 60), testing::UnorderedElementsAre(4, 9));
+  EXPECT_THAT(table.BlocksWithin(5, 7), testing::IsEmpty());
 }
 
 TEST(SlotTablePropertyTest, NoSlotIsLostAndNoneIsUsedTwice) {

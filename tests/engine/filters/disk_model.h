@@ -87,20 +87,22 @@ class DiskModel {
   // Another node shows the same disk from now on.
   void SetNode(block::Node& node) { node_ = &node; }
   void SetMayFail(bool may_fail) { mode_.may_fail = may_fail; }
+  // What flushes and durable requests have called done must be in `below`.
+  void SetBelow(MemoryNode& below) { below_ = &below; }
   const std::vector<std::byte>& content() const { return content_; }
   uint64_t failures() const { return failures_; }
 
   void RunWave() {
-    std::vector<std::unique_ptr<Request>> requests;
+    requests_.clear();
     {
       runtime::TaskSet tasks(base_.ready);
       for (uint64_t n = random_.Between(2, 12); n > 0; --n) {
         const ByteRange range = PickRange();
         const auto meets = [&range](const auto& other) { return Overlaps(range, other->range); };
-        if (std::any_of(requests.begin(), requests.end(), meets)) continue;
-        requests.push_back(std::make_unique<Request>());
-        requests.back()->range = range;
-        tasks.Add(Start(*requests.back()));
+        if (std::any_of(requests_.begin(), requests_.end(), meets)) continue;
+        requests_.push_back(std::make_unique<Request>());
+        requests_.back()->range = range;
+        tasks.Add(Start(*requests_.back()));
         if (random_.OneIn(3)) base_.ready.RunOnce();
       }
       base_.ready.RunUntilIdle();
@@ -229,6 +231,7 @@ class DiskModel {
     const block::WriteOptions options{.durable = random_.OneIn(4)};
     const absl::Status status = co_await node_->Write(request.range, request.bytes, options);
     Note(request, request.bytes, Succeeded(status));
+    if (status.ok() && options.durable) CheckBelow(request.range);
   }
   Task<void> Zero(Request& request) {
     const block::ZeroOptions options{
@@ -236,6 +239,7 @@ class DiskModel {
     const absl::Status status = co_await node_->Zero(request.range, options);
     if (options.fast_only && absl::IsUnimplemented(status)) co_return;  // nothing has changed
     Note(request, Filled(request.range.length.value, 0), Succeeded(status));
+    if (status.ok() && options.durable) CheckBelow(request.range);
   }
   Task<void> Discard(Request& request) {
     const absl::Status status = co_await node_->Discard(request.range);
@@ -244,7 +248,24 @@ class DiskModel {
   }
   Task<void> Flush() {
     const absl::Status status = co_await node_->Flush();
-    Succeeded(status);
+    if (!Succeeded(status)) co_return;
+    // Requests of this wave may or may not have been done before.
+    std::vector<bool> is_old(content_.size(), true);
+    for (const std::unique_ptr<Request>& request : requests_) {
+      std::fill_n(is_old.begin() + request->range.offset.value, request->range.length.value, false);
+    }
+    for (uint64_t at = 0; at < content_.size(); ++at) {
+      if (is_old[at]) CheckBelow(Range(at, 1));
+    }
+  }
+  void CheckBelow(ByteRange range) {
+    if (below_ == nullptr) return;
+    for (uint64_t at = range.offset.value; at < range.end().value; ++at) {
+      const std::byte byte = below_->content()[at];
+      if (byte == content_[at] || MayBe(at, byte)) continue;
+      ADD_FAILURE() << "byte " << at << " was called durable, and is not";
+      return;
+    }
   }
 
   FilterBase& base_;
@@ -252,7 +273,9 @@ class DiskModel {
   block::Node* node_;
   std::vector<std::byte> content_;
   Mode mode_;
+  std::vector<std::unique_ptr<Request>> requests_;  // of the wave
   std::vector<Mix> mixes_;
+  MemoryNode* below_ = nullptr;
   uint64_t failures_ = 0;
 };
 
