@@ -379,6 +379,7 @@ class CacheRound {
     scratch_->SetFault(nullptr);
     ASSERT_NO_FATAL_FAILURE(model.Settle());
     ASSERT_NO_FATAL_FAILURE(model.CheckStatus());
+    ASSERT_NO_FATAL_FAILURE(model.CheckLayers(*child_));
     ASSERT_TRUE(random_.OneIn(2) ? base_.Finish(cache_->Flush()).ok() : true);
     base_.Finish(cache_->Settle());
     ASSERT_EQ(child_->content(), model.content());

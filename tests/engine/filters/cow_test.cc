@@ -210,6 +210,7 @@ TEST(CowPropertyTest, IsADiskOfItsOwn) {
     scratch.SetFault(nullptr);
     ASSERT_NO_FATAL_FAILURE(model.Settle());
     ASSERT_NO_FATAL_FAILURE(model.CheckStatus());
+    ASSERT_NO_FATAL_FAILURE(model.CheckLayers(child));
     ASSERT_EQ(child.content(), original);
   }
 }

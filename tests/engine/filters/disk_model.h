@@ -137,6 +137,24 @@ class DiskModel {
     }
   }
 
+  // What differs from the disk below is allocated in the top layer; whatever else is said is what
+  // the disk below says.
+  void CheckLayers(MemoryNode& below) {
+    const ByteRange all = Range(0, content_.size());
+    const block::ExtentList above_list = base_.StatusOf(*node_, all, random_.Between(1, 9));
+    const block::ExtentList below_list = base_.StatusOf(below, all, 100);
+    auto under = below_list.begin();
+    for (const block::Extent& extent : above_list) {
+      const bool is_top = extent.layer == 1 && extent.kind != block::ExtentKind::kZeroAllocated;
+      for (uint64_t at = extent.range.offset.value; at < extent.range.end().value; ++at) {
+        while (under->range.end().value <= at) ++under;
+        const bool is_same = extent.kind == under->kind && extent.layer == under->layer;
+        ASSERT_TRUE(is_top || is_same) << at;
+        ASSERT_TRUE(is_top || content_[at] == below.content()[at]) << at;
+      }
+    }
+  }
+
  private:
   struct Request {
     ByteRange range;
