@@ -47,6 +47,7 @@ struct Config {
   uint64_t max_inflight_bytes = 1u << 30;                  // bytes, all connections
   uint64_t qcow2_cache_bytes_per_image = 32u << 20;        // bytes
   uint64_t qcow2_cache_bytes = 256u << 20;                 // bytes, all images
+  bool allow_fault_filters = false;                        // kind `fault` of filters
   LogLevel log_level = LogLevel::kInfo;
 };
 

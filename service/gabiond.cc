@@ -139,6 +139,7 @@ DomainOptions DomainOptionsOf(const Config& config) {
   options.exports.max_connections = config.max_connections_per_export;
   options.exports.max_exports = config.max_exports;
   options.facts = FactsOf(config);
+  options.allow_fault_filters = config.allow_fault_filters;
   return options;
 }
 

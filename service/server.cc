@@ -16,6 +16,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "service/api/export_api.h"
+#include "service/api/filter_api.h"
 #include "service/api/image_api.h"
 #include "service/api/inspect_api.h"
 #include "service/api/job_api.h"
@@ -38,11 +39,15 @@ constexpr const char* kAlpha = "grpc.reflection.v1alpha.ServerReflection";
 constexpr const char* kHealth = "grpc.health.v1.Health";
 
 std::vector<std::string> ApiServices() {
-  return {
-      v1::PoolService::service_full_name(),   v1::ImageService::service_full_name(),
-      v1::ExportService::service_full_name(), v1::InspectService::service_full_name(),
-      v1::JobService::service_full_name(),    v1::ServerService::service_full_name(),
-      v1::WatchService::service_full_name(),  google::longrunning::Operations::service_full_name()};
+  return {v1::PoolService::service_full_name(),
+          v1::ImageService::service_full_name(),
+          v1::ExportService::service_full_name(),
+          v1::FilterService::service_full_name(),
+          v1::InspectService::service_full_name(),
+          v1::JobService::service_full_name(),
+          v1::ServerService::service_full_name(),
+          v1::WatchService::service_full_name(),
+          google::longrunning::Operations::service_full_name()};
 }
 
 std::vector<std::string> AllServices() {
@@ -100,6 +105,7 @@ struct Server::Services {
       : pools(calls, domain.pools()),
         images(calls, domain.images()),
         exports(calls, domain.exports(), domain.connections()),
+        filters(calls, domain.filters()),
         inspect(calls, domain.inspector()),
         operations(calls, domain.operations(), timers),
         jobs(calls, domain.operations()),
@@ -111,6 +117,7 @@ struct Server::Services {
     builder.RegisterService(&pools);
     builder.RegisterService(&images);
     builder.RegisterService(&exports);
+    builder.RegisterService(&filters);
     builder.RegisterService(&inspect);
     builder.RegisterService(&operations);
     builder.RegisterService(&jobs);
@@ -123,6 +130,7 @@ struct Server::Services {
   PoolApi pools;
   ImageApi images;
   ExportApi exports;
+  FilterApi filters;
   InspectApi inspect;
   OperationsApi operations;
   JobApi jobs;

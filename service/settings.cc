@@ -219,6 +219,10 @@ constexpr Setting kSettings[] = {
      [](Text text, Config* c) {
        return SetBytes(text, kSmallestCacheBytes, &c->qcow2_cache_bytes);
      }},
+    {"allow-fault-filters", "", "false",
+     "Lets filters of the kind fault be made, which make requests fail on purpose: for tests of "
+     "clients. Exports that have one cannot be served without it.",
+     [](Text text, Config* c) { return SetBool(text, &c->allow_fault_filters); }},
     {"log-level", "LEVEL", "info", "The least that is logged: debug, info, warning or error.",
      SetLogLevel},
 };

@@ -34,6 +34,24 @@ grpc::ServerUnaryReactor* ExportApi::UpdateExport(grpc::CallbackServerContext* c
       [this](const auto& checked, const Call& call) { return exports_.Update(checked, call); });
 }
 
+grpc::ServerUnaryReactor* ExportApi::AttachFilter(grpc::CallbackServerContext* context,
+                                                  const v1::AttachFilterRequest* request,
+                                                  v1::Export* response) {
+  return Answer(calls_, "gabion.v1.ExportService.AttachFilter", context, request, response,
+                [this](const auto& checked, const Call& call) {
+                  return exports_.AttachFilter(checked, call);
+                });
+}
+
+grpc::ServerUnaryReactor* ExportApi::DetachFilter(grpc::CallbackServerContext* context,
+                                                  const v1::DetachFilterRequest* request,
+                                                  v1::Export* response) {
+  return Answer(calls_, "gabion.v1.ExportService.DetachFilter", context, request, response,
+                [this](const auto& checked, const Call& call) {
+                  return exports_.DetachFilter(checked, call);
+                });
+}
+
 grpc::ServerUnaryReactor* ExportApi::DeleteExport(grpc::CallbackServerContext* context,
                                                   const v1::DeleteExportRequest* request,
                                                   google::longrunning::Operation* response) {

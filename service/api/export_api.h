@@ -28,6 +28,12 @@ class ExportApi final : public v1::ExportService::CallbackService {
   grpc::ServerUnaryReactor* UpdateExport(grpc::CallbackServerContext* context,
                                          const v1::UpdateExportRequest* request,
                                          v1::Export* response) override;
+  grpc::ServerUnaryReactor* AttachFilter(grpc::CallbackServerContext* context,
+                                         const v1::AttachFilterRequest* request,
+                                         v1::Export* response) override;
+  grpc::ServerUnaryReactor* DetachFilter(grpc::CallbackServerContext* context,
+                                         const v1::DetachFilterRequest* request,
+                                         v1::Export* response) override;
   grpc::ServerUnaryReactor* DeleteExport(grpc::CallbackServerContext* context,
                                          const v1::DeleteExportRequest* request,
                                          google::longrunning::Operation* response) override;

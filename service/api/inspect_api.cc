@@ -103,4 +103,13 @@ grpc::ServerUnaryReactor* InspectApi::Verify(grpc::CallbackServerContext* contex
       [this](const auto& checked, const Call& /*call*/) { return inspector_.Verify(checked); });
 }
 
+grpc::ServerUnaryReactor* InspectApi::GetFilterStatistics(
+    grpc::CallbackServerContext* context, const v1::GetFilterStatisticsRequest* request,
+    v1::GetFilterStatisticsResponse* response) {
+  return Answer(calls_, "gabion.v1.InspectService.GetFilterStatistics", context, request, response,
+                [this](const auto& checked, const Call& /*call*/) {
+                  return inspector_.FilterStatistics(checked);
+                });
+}
+
 }  // namespace gabion::service

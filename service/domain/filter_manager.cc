@@ -48,6 +48,7 @@ v1::Filter FilterManager::Tell(v1::Filter row) const {
   row.set_attachment_count(static_cast<uint32_t>(exports.size()));
   exports.resize(std::min(exports.size(), kMostTold));
   for (std::string& name : exports) row.add_exports(std::move(name));
+  row.set_reconciling(row.observed_generation() != row.generation());
   row.set_etag(EtagOf(row));
   return row;
 }

@@ -308,12 +308,12 @@ absl::StatusOr<v1::GetFilterStatisticsResponse> Inspector::FilterStatistics(
       if (entry.entry_id() == one.entry_id) RETURN_IF_ERROR(TellEntry(entry, &told));
     }
     for (const filters::Statistics::Counter& counter : one.statistics.counters) {
-      told.add_counters()->set_name(counter.name);
+      told.add_counters()->set_metric(counter.name);
       told.mutable_counters()->rbegin()->set_value(counter.value);
     }
     for (const filters::Statistics::Histogram& histogram : one.statistics.histograms) {
       v1::FilterStatistics::Histogram& shown = *told.add_histograms();
-      shown.set_name(histogram.name);
+      shown.set_metric(histogram.name);
       shown.set_sum(histogram.sum);
       for (const filters::Statistics::Bucket& bucket : histogram.buckets) {
         v1::FilterStatistics::Bucket& range = *shown.add_buckets();

@@ -12,7 +12,7 @@ from harness import MiB
 PROTOS = "/usr/share/grpc-proto"
 STANDARD = ("grpc/reflection/v1/reflection.proto", "grpc/reflection/v1alpha/reflection.proto", "grpc/health/v1/health.proto")
 OURS = {"gabion.v1." + name for name in
-        ("ExportService", "ImageService", "InspectService", "PoolService", "ServerService")}
+        ("ExportService", "FilterService", "ImageService", "InspectService", "PoolService", "ServerService")}
 
 
 def compiled(folder):

@@ -70,6 +70,7 @@ TEST(ConfigTest, EverySettingCanBeSet) {
                                "--max-inflight-bytes=2GiB",
                                "--nbd-socket-mode=0660",
                                "--log-level=debug",
+                               "--allow-fault-filters",
                                "--poll-us=0"});
   EXPECT_EQ(config.grpc_socket, "g");
   EXPECT_EQ(config.grpc_listen, (HostPort{"127.0.0.1", 7443}));
@@ -90,6 +91,8 @@ TEST(ConfigTest, EverySettingCanBeSet) {
   EXPECT_EQ(config.nbd_socket_mode, 0660u);
   EXPECT_EQ(config.log_level, LogLevel::kDebug);
   EXPECT_EQ(config.poll_us, 0u);
+  EXPECT_TRUE(config.allow_fault_filters);
+  EXPECT_FALSE(Parse({"--data-dir=D"}).allow_fault_filters);
 }
 
 TEST(ConfigTest, FlagBeatsVariableBeatsFileBeatsDefault) {

@@ -42,7 +42,10 @@ ContractFixture::ContractFixture() : ServerFixture(TwoPoolsAndSmallPieces) {
   const auto created = domain_->images().Create(create, service::Call());
   EXPECT_TRUE(created.ok() && created->done());
   if (created.ok()) done_ = created->name();
-  for (const char* id : {"e", "f"}) EXPECT_TRUE(CreateExport(id, "images/a").ok());
+  for (const char* id : {"slow", "free"}) EXPECT_TRUE(CreateFilter(id, "delay {}").ok());
+  EXPECT_TRUE(CreateExport("e", "images/a").ok());
+  const auto filtered = [](v1::Export* f) { AddEntry(f, "filter: 'filters/slow'"); };
+  EXPECT_TRUE(CreateExport("f", "images/a", filtered).ok());
   v1::DeleteImageRequest bury;
   bury.set_name("images/gone");
   bury.set_mode(v1::DeleteImageRequest::MODE_TOMBSTONE);
@@ -85,8 +88,8 @@ ContractFixture::Answer ContractFixture::Invoke(const Method& method, const Mess
 
 std::map<std::string, std::string> ContractFixture::Everything() {
   std::map<std::string, std::string> all = files_.All();
-  for (const char* collection : {"images", "exports", "connections", "operations", "jobs",
-                                 "intents", "requests", "expiries"}) {
+  for (const char* collection : {"images", "filters", "exports", "connections", "operations",
+                                 "jobs", "intents", "requests", "expiries"}) {
     const auto page = kept_->List(collection, "", 1000);
     EXPECT_TRUE(page.ok() && !page->more);
     if (!page.ok()) continue;

@@ -19,7 +19,8 @@
 
 namespace gabion::service {
 
-// images/a with exports/e, which has two connections, and exports/f; images/free, which nobody
+// images/a with exports/e, which has two connections, and exports/f, to which filters/slow is
+// attached; filters/free, which is attached to nothing; images/free, which nobody
 // serves; images/gone, a tombstone; images/slow and images/slower, whose making is paused; a file
 // disk.img; two pools.
 class ContractFixture : public ServerFixture {

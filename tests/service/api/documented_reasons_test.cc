@@ -55,8 +55,9 @@ class DocumentedReasonsTest : public testing::Test {
     const std::string top = Text("gabion/v1/common.proto");
     everywhere_ = Words(top.substr(0, top.find("syntax = ")));
     for (const char* file :
-         {"gabion/v1/image.proto", "gabion/v1/export.proto", "gabion/v1/inspect.proto",
-          "gabion/v1/job.proto", "gabion/v1/watch.proto", "google/longrunning/operations.proto"}) {
+         {"gabion/v1/image.proto", "gabion/v1/export.proto", "gabion/v1/filter.proto",
+          "gabion/v1/inspect.proto", "gabion/v1/job.proto", "gabion/v1/watch.proto",
+          "google/longrunning/operations.proto"}) {
       methods_.merge(MethodComments(file));
     }
   }

@@ -113,7 +113,6 @@ TEST(ErrorGoldensTest, EveryReasonAsAClientSeesIt) {
     EXPECT_TRUE(seen.insert(std::string(scene.reason.name)).second) << scene.reason.name;
   }
   const std::set<std::string> kept_for_later = {
-      "FIELD_ORDER",       // only block sizes have an order, and a reason of their own
       "PERMISSION_DENIED"  // whoever reaches the daemon may do everything
   };
   for (const ErrorReason& reason : AllReasons()) {

@@ -10,6 +10,7 @@ using Scenes = std::vector<ErrorScene>;
 
 const std::string kImages = "gabion.v1.ImageService/";
 const std::string kExports = "gabion.v1.ExportService/";
+const std::string kFilters = "gabion.v1.FilterService/";
 const std::string kInspect = "gabion.v1.InspectService/";
 const std::string kOperations = "google.longrunning.Operations/";
 const std::string kImageF = R"({"imageId":"f","image":{"raw":{},"virtualSizeBytes":"512"}})";
@@ -95,6 +96,72 @@ Scenes BlockSizeScenes() {
        "FAILED_PRECONDITION SIZE_NOT_MULTIPLE_OF_MINIMUM field=export.block_sizes.tail "
        "minimum=512 size=1000 | field export.block_sizes.tail SIZE_NOT_MULTIPLE_OF_MINIMUM | "
        "precondition SIZE_NOT_MULTIPLE_OF_MINIMUM exports/f"},
+  };
+}
+
+std::string Filter(const std::string& spec) {
+  return R"({"filterId":"f","filter":{"spec":)" + spec + "}}";
+}
+
+std::string Stacked(const std::string& entries) {
+  return R"({"exportId":"f","export":{"source":"images/a","filterStack":[)" + entries + "]}}";
+}
+
+// 65 entries.
+std::string TooManyEntries() {
+  const std::string entry = R"({"spec":{"log":{}}})";
+  std::string entries = entry;
+  for (int i = 0; i < 64; ++i) entries += "," + entry;
+  return entries;
+}
+
+Scenes FilterScenes() {
+  return {
+      {reason::kFieldOrder, kFilters + "CreateFilter",
+       Filter(R"({"throttle":{"readOps":{"averagePerSecond":"10","burstPerSecond":"5"}}})"),
+       "INVALID_ARGUMENT FIELD_ORDER allowed=at least average_per_second, 10 "
+       "field=filter.spec.throttle.read_ops.burst_per_second value=5 | field "
+       "filter.spec.throttle.read_ops.burst_per_second FIELD_ORDER"},
+      {reason::kFilterKindUnknown, kFilters + "CreateFilter", Filter("{}"),
+       "INVALID_ARGUMENT FILTER_KIND_UNKNOWN field=filter.spec.kind | field filter.spec.kind "
+       "FILTER_KIND_UNKNOWN"},
+      {reason::kFilterKindDisabled, kFilters + "CreateFilter", Filter(R"({"fault":{}})"),
+       "FAILED_PRECONDITION FILTER_KIND_DISABLED field=filter.spec.fault | field "
+       "filter.spec.fault FILTER_KIND_DISABLED | precondition FILTER_KIND_DISABLED fault"},
+      {reason::kFilterParametersInvalid, kFilters + "CreateFilter",
+       Filter(R"({"slice":{"range":{"offsetBytes":"2","lengthBytes":"18446744073709551615"}}})"),
+       "INVALID_ARGUMENT FILTER_PARAMETERS_INVALID field=filter.spec.slice.range.length_bytes | "
+       "field filter.spec.slice.range.length_bytes FILTER_PARAMETERS_INVALID"},
+      {reason::kFilterStackTooDeep, kExports + "CreateExport", Stacked(TooManyEntries()),
+       "INVALID_ARGUMENT FILTER_STACK_TOO_DEEP field=export.filter_stack | field "
+       "export.filter_stack FILTER_STACK_TOO_DEEP"},
+      {reason::kStackEntryDuplicate, kExports + "CreateExport",
+       Stacked(R"({"entryId":"x","spec":{"log":{}}},{"entryId":"x","spec":{"log":{}}})"),
+       "INVALID_ARGUMENT STACK_ENTRY_DUPLICATE entry-id=x field=export.filter_stack[1].entry_id "
+       "index=1 | field export.filter_stack[1].entry_id STACK_ENTRY_DUPLICATE"},
+      {reason::kFilterAlreadyAttached, kExports + "AttachFilter",
+       R"({"name":"exports/e","entry":{"filter":"filters/slow","entryId":"slow"}})",
+       "ALREADY_EXISTS FILTER_ALREADY_ATTACHED entry-id=slow field=entry.entry_id | field "
+       "entry.entry_id FILTER_ALREADY_ATTACHED | resource gabion/FilterStackEntry slow",
+       [](ErrorStage& stage) { stage.Attach("slow", "delay {}", "exports/e"); }},
+      {reason::kFilterInUse, kFilters + "DeleteFilter", R"({"name":"filters/slow"})",
+       "FAILED_PRECONDITION FILTER_IN_USE exports=exports/e | precondition FILTER_IN_USE "
+       "filters/slow"},
+      {reason::kStackIncompatible, kExports + "DetachFilter",
+       R"({"name":"exports/e","entryId":"slow"})",
+       "FAILED_PRECONDITION STACK_INCOMPATIBLE_WITH_CONNECTIONS export=exports/e | precondition "
+       "STACK_INCOMPATIBLE_WITH_CONNECTIONS exports/e",
+       [](ErrorStage& stage) {
+         stage.Fail("UpdateExport", absl::FailedPreconditionError("Clients know another size."),
+                    reason::kStackIncompatible);
+       }},
+      {reason::kQuiesceTimeout, kFilters + "UpdateFilter",
+       R"({"filter":{"name":"filters/slow","spec":{"delay":{"read":"1s"}}}})",
+       "ABORTED QUIESCE_TIMEOUT export=exports/e | retry",
+       [](ErrorStage& stage) {
+         stage.Fail("UpdateExport", absl::AbortedError("Requests are still in flight."),
+                    reason::kQuiesceTimeout);
+       }},
   };
 }
 
@@ -292,8 +359,8 @@ Scenes DaemonScenes() {
 
 Scenes ErrorScenes() {
   Scenes all;
-  for (Scenes part : {FieldScenes(), BlockSizeScenes(), ImageScenes(), ExportScenes(),
-                      ChainScenes(), OperationScenes(), DaemonScenes()}) {
+  for (Scenes part : {FieldScenes(), BlockSizeScenes(), FilterScenes(), ImageScenes(),
+                      ExportScenes(), ChainScenes(), OperationScenes(), DaemonScenes()}) {
     std::move(part.begin(), part.end(), std::back_inserter(all));
   }
   return all;

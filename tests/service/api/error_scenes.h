@@ -37,6 +37,7 @@ class ErrorStage final : public ServerFixture {
 
   // What the scenes need to bring it into trouble.
   using DomainFixture::CreateExport;
+  using DomainFixture::CreateFilter;
   using DomainFixture::CreateImage;
   using ServerFixture::CreatePausedImage;
   void Fail(const std::string& engine_method, const absl::Status& status);
@@ -48,6 +49,8 @@ class ErrorStage final : public ServerFixture {
   void Bury(const std::string& id);
   void PutFile(const std::string& name, const std::string& content);
   void Connect(const std::string& exported) { engine_->AddConnection(exported, {.id = 1}); }
+  // A filter of that kind, filters/{id}, is the first entry of the export.
+  void Attach(const std::string& id, const std::string& spec, const std::string& exported);
   // images/{prefix}1 is a qcow2 image, and each of the others, up to `count`, stands on the one
   // before.
   void MakeChain(const std::string& prefix, int count);

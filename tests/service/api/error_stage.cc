@@ -75,6 +75,15 @@ void ErrorStage::Bury(const std::string& id) {
   EXPECT_TRUE(domain_->images().Delete(request, service::Call()).ok());
 }
 
+void ErrorStage::Attach(const std::string& id, const std::string& spec,
+                        const std::string& exported) {
+  EXPECT_TRUE(CreateFilter(id, spec).ok());
+  v1::AttachFilterRequest request;
+  request.set_name(exported);
+  request.mutable_entry()->set_filter("filters/" + id);
+  EXPECT_TRUE(domain_->exports().AttachFilter(request, service::Call()).ok());
+}
+
 void ErrorStage::MakeChain(const std::string& prefix, int count) {
   EXPECT_TRUE(CreateQcow2(prefix + "1", 512).ok());
   for (int i = 2; i <= count; ++i) {

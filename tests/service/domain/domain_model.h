@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "gabion/v1/export.pb.h"
 #include "gabion/v1/image.pb.h"
@@ -25,8 +26,14 @@ class DomainModel {
     bool retained = false;  // that is kept, whatever uses it
     std::string backing;    // the image that it stands on; empty: none
   };
+  // Of the kind delay.
+  struct Filter {
+    int32_t delay_ns = 0;
+    uint64_t generation = 1;
+  };
   struct Export {
     std::string source;
+    std::vector<std::string> stack;  // names of filters, each once: its id is the entry's
     std::string description;
     bool read_only = false;
     bool enabled = true;
@@ -39,7 +46,13 @@ class DomainModel {
 
   std::map<std::string, Image> images;
   std::map<std::string, Export> exports;
+  std::map<std::string, Filter> filters;
 
+  bool IsAttached(const std::string& filter) const {
+    return std::any_of(exports.begin(), exports.end(), [&](const auto& exported) {
+      return std::count(exported.second.stack.begin(), exported.second.stack.end(), filter) > 0;
+    });
+  }
   bool IsUsed(const std::string& image) const {
     for (const auto& [name, exported] : exports) {
       if (exported.source == image) return true;
@@ -149,14 +162,70 @@ class DomainModel {
     if (found != exports.end()) {
       const Export& old = found->second;
       const bool same = old.source == asked.source && old.description == asked.description &&
-                        old.read_only == asked.read_only && old.enabled == asked.enabled;
+                        old.read_only == asked.read_only && old.enabled == asked.enabled &&
+                        old.stack == asked.stack;
       return same ? "RESOURCE_EXISTS" : "RESOURCE_EXISTS_DIFFERENT";
     }
     const auto image = images.find(asked.source);
     if (image == images.end()) return "RESOURCE_NOT_FOUND";
     if (image->second.deleted) return "IMAGE_DELETED";
     if (!asked.read_only && IsStoodOn(asked.source)) return "IMAGE_HAS_DEPENDENTS";
+    for (const std::string& filter : asked.stack) {
+      if (!filters.contains(filter)) return "RESOURCE_NOT_FOUND";
+    }
     exports[name] = asked;
+    return "";
+  }
+
+  std::string CreateFilter(const std::string& name, int32_t delay_ns) {
+    const auto [filter, created] = filters.emplace(name, Filter{delay_ns});
+    if (created) return "";
+    return filter->second.delay_ns == delay_ns ? "RESOURCE_EXISTS" : "RESOURCE_EXISTS_DIFFERENT";
+  }
+
+  std::string UpdateFilter(const std::string& name, int32_t delay_ns, bool etag) {
+    const auto found = filters.find(name);
+    if (found == filters.end()) return "RESOURCE_NOT_FOUND";
+    if (!etag) return "ETAG_MISMATCH";
+    if (found->second.delay_ns != delay_ns) ++found->second.generation;
+    found->second.delay_ns = delay_ns;
+    return "";
+  }
+
+  std::string DeleteFilter(const std::string& name, bool allow_missing, bool etag) {
+    const auto found = filters.find(name);
+    if (found == filters.end()) return allow_missing ? "" : "RESOURCE_NOT_FOUND";
+    if (!etag) return "ETAG_MISMATCH";
+    if (IsAttached(name)) return "FILTER_IN_USE";
+    filters.erase(found);
+    return "";
+  }
+
+  // As the entry that is next to the clients.
+  std::string AttachFilter(const std::string& name, const std::string& filter, bool etag) {
+    const auto found = exports.find(name);
+    if (found == exports.end()) return "RESOURCE_NOT_FOUND";
+    if (!etag) return "ETAG_MISMATCH";
+    Export& exported = found->second;
+    if (exported.draining) return "OPERATION_IN_PROGRESS";
+    const auto& stack = exported.stack;
+    const bool taken = std::count(stack.begin(), stack.end(), filter) > 0;
+    if (taken) return "FILTER_ALREADY_ATTACHED";
+    if (!filters.contains(filter)) return "RESOURCE_NOT_FOUND";
+    exported.stack.insert(exported.stack.begin(), filter);
+    ++exported.generation;
+    return "";
+  }
+
+  std::string DetachFilter(const std::string& name, const std::string& filter, bool allow_missing,
+                           bool etag) {
+    const auto found = exports.find(name);
+    if (found == exports.end()) return "RESOURCE_NOT_FOUND";
+    if (!etag) return "ETAG_MISMATCH";
+    Export& exported = found->second;
+    if (exported.draining) return "OPERATION_IN_PROGRESS";
+    if (std::erase(exported.stack, filter) == 0) return allow_missing ? "" : "RESOURCE_NOT_FOUND";
+    ++exported.generation;
     return "";
   }
 

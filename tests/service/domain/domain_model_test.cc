@@ -87,7 +87,10 @@ class DomainModelTest : public ModelFixture {
     std::string now;
     if (model_.images.contains(call.about)) now = GetImage(call.about).DebugString();
     if (model_.exports.contains(call.about)) now = GetExport(call.about).DebugString();
-    if (call.method.starts_with("Update") || call.method == "CreateExportRequest") {
+    if (model_.filters.contains(call.about)) now = GetFilter(call.about).DebugString();
+    const bool of_stack = call.method.starts_with("Attach") || call.method.starts_with("Detach");
+    if (call.method.starts_with("Update") || of_stack || call.method == "CreateExportRequest" ||
+        call.method == "CreateFilterRequest") {
       EXPECT_EQ(told.text, now);
     }
     if (told.operation.empty()) return;
@@ -215,7 +218,8 @@ class DomainModelTest : public ModelFixture {
   bool Agrees() {
     return Rows("jobs") == model_.draining() && Rows("intents") == 0 &&
            Rows("connections") == model_.clients() && NamesOf("images") == KeysOf(model_.images) &&
-           NamesOf("exports") == KeysOf(model_.exports);
+           NamesOf("exports") == KeysOf(model_.exports) &&
+           NamesOf("filters") == KeysOf(model_.filters);
   }
   // What the last step has set off comes to its end.
   void AwaitAgreement() {
@@ -225,13 +229,16 @@ class DomainModelTest : public ModelFixture {
         << ", images " << testing::PrintToString(NamesOf("images")) << " of "
         << testing::PrintToString(KeysOf(model_.images)) << ", exports "
         << testing::PrintToString(NamesOf("exports")) << " of "
-        << testing::PrintToString(KeysOf(model_.exports));
+        << testing::PrintToString(KeysOf(model_.exports)) << ", filters "
+        << testing::PrintToString(NamesOf("filters")) << " of "
+        << testing::PrintToString(KeysOf(model_.filters));
   }
 
   void ExpectEverythingAgrees() {
     WatchFollower::Known expected;
     ExpectImageList(&expected);
     ExpectExportList(&expected);
+    ExpectFilterList(&expected);
     v1::ListConnectionsRequest request;
     request.set_parent("exports/-");
     const auto connections = domain_->connections().List(request);
@@ -260,6 +267,7 @@ class DomainModelTest : public ModelFixture {
 
   void ExpectImageList(WatchFollower::Known* known);
   void ExpectExportList(WatchFollower::Known* known);
+  void ExpectFilterList(WatchFollower::Known* known);
   void ExpectImage(const v1::Image& told, const DomainModel::Image& image);
   void ExpectExport(const v1::Export& told, const DomainModel::Export& exported);
 
@@ -311,6 +319,36 @@ void DomainModelTest::ExpectExport(const v1::Export& told, const DomainModel::Ex
   EXPECT_EQ(spec.enabled, exported.enabled && !exported.draining);
   EXPECT_EQ(spec.description, exported.description);
   EXPECT_EQ(spec.generation, exported.generation);
+  std::vector<std::string> stack;
+  for (const auto& entry : told.filter_stack()) stack.push_back(entry.filter());
+  EXPECT_EQ(stack, exported.stack);
+  ASSERT_EQ(spec.filters.size(), exported.stack.size());
+  for (std::size_t i = 0; i < spec.filters.size(); ++i) {
+    EXPECT_EQ("filters/" + spec.filters[i].id, exported.stack[i]);
+    EXPECT_EQ(std::get<filters::DelayOptions>(spec.filters[i].options).read,
+              std::chrono::nanoseconds(model_.filters.at(exported.stack[i]).delay_ns));
+  }
+}
+
+void DomainModelTest::ExpectFilterList(WatchFollower::Known* known) {
+  std::vector<v1::Filter> told;
+  for (const auto& page : AllPages<v1::ListFiltersResponse>(v1::ListFiltersRequest())) {
+    told.insert(told.end(), page.filters().begin(), page.filters().end());
+  }
+  ASSERT_EQ(told.size(), model_.filters.size());
+  for (const v1::Filter& filter : told) {
+    const DomainModel::Filter& expected = model_.filters.at(filter.name());
+    EXPECT_EQ(filter.spec().delay().read().nanos(), expected.delay_ns);
+    EXPECT_EQ(filter.generation(), expected.generation);
+    EXPECT_EQ(filter.observed_generation(), expected.generation);
+    std::vector<std::string> users;
+    for (const auto& [name, exported] : model_.exports) {
+      const auto& stack = exported.stack;
+      if (std::count(stack.begin(), stack.end(), filter.name()) > 0) users.push_back(name);
+    }
+    EXPECT_EQ(std::vector<std::string>(filter.exports().begin(), filter.exports().end()), users);
+    (*known)[filter.name()] = ContentOf(filter);
+  }
 }
 
 void DomainModelTest::ExpectImageList(WatchFollower::Known* known) {

@@ -421,9 +421,10 @@ TEST_F(ExportStackTest, StatisticsAreToldByEntry) {
   EXPECT_EQ(told->entries(1).kind(), "delay");
   const v1::FilterStatistics& slow = told->entries(2);
   ASSERT_EQ(slow.counters_size(), 1);
-  EXPECT_EQ(slow.counters(0).name(), "requests");
+  EXPECT_EQ(slow.counters(0).metric(), "requests");
   EXPECT_EQ(slow.counters(0).value(), 7u);
   ASSERT_EQ(slow.histograms_size(), 1);
+  EXPECT_EQ(slow.histograms(0).metric(), "read_time_us");
   EXPECT_EQ(slow.histograms(0).sum(), 99u);
   ASSERT_EQ(slow.histograms(0).buckets_size(), 2);
   EXPECT_EQ(slow.histograms(0).buckets(1).upper_bound(), ~uint64_t{0});

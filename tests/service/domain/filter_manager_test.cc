@@ -206,6 +206,7 @@ TEST_F(FilterManagerTest, WhatCannotBeTakenBackEndsInTheBackground) {
   const auto next = domain_->filters().Update(request, Call());
   ASSERT_TRUE(next.ok()) << next.status();
   EXPECT_EQ(next->observed_generation(), next->generation());
+  EXPECT_FALSE(next->reconciling());
   const int64_t delay = next->spec().delay().read().seconds();
   EXPECT_EQ(DelayOf("exports/e"), delay);
   EXPECT_EQ(DelayOf("exports/f"), delay);

@@ -42,6 +42,7 @@ class ModelFixture : public CrashFixture {
   }
 
   PlannedCall Choose() {
+    if (random_.OneIn(3)) return ChooseOfFilters();
     switch (random_.Below(11)) {
       case 0:
       case 1:
@@ -63,6 +64,20 @@ class ModelFixture : public CrashFixture {
         return PlanClone();
       default:
         return PlanClose();
+    }
+  }
+  PlannedCall ChooseOfFilters() {
+    switch (random_.Below(6)) {
+      case 0:
+        return PlanCreateFilter();
+      case 1:
+        return PlanUpdateFilter();
+      case 2:
+        return PlanDeleteFilter();
+      case 3:
+        return PlanDetach();
+      default:
+        return PlanAttach();
     }
   }
   std::string NewRequestId() {
@@ -92,6 +107,8 @@ class ModelFixture : public CrashFixture {
 
   std::string ImageId() { return std::string(1, static_cast<char>('a' + random_.Below(4))); }
   std::string ExportId() { return std::string(1, static_cast<char>('p' + random_.Below(4))); }
+  std::string FilterId() { return std::string(1, static_cast<char>('w' + random_.Below(3))); }
+  int32_t Delay() { return static_cast<int32_t>(random_.Between(1, 3)); }
   std::string Label() { return random_.OneIn(3) ? "" : absl::StrCat("v", random_.Below(2)); }
   uint64_t Size() { return 500 * random_.Between(1, 6); }
 
@@ -110,6 +127,67 @@ class ModelFixture : public CrashFixture {
   }
   bool ChooseExportEtag(const std::string& name, std::string* etag) {
     return ChooseEtag([&] { return domain_->exports().Get(name); }, etag);
+  }
+
+  bool ChooseFilterEtag(const std::string& name, std::string* etag) {
+    return ChooseEtag([&] { return domain_->filters().Get(name); }, etag);
+  }
+
+  PlannedCall PlanCreateFilter() {
+    const int32_t delay = Delay();
+    v1::CreateFilterRequest request;
+    request.set_filter_id(FilterId());
+    request.mutable_filter()->mutable_spec()->mutable_delay()->mutable_read()->set_nanos(delay);
+    PlannedCall call = Plan(request, "filters/" + request.filter_id());
+    call.reason = call.after.CreateFilter(call.about, delay);
+    return call;
+  }
+
+  PlannedCall PlanUpdateFilter() {
+    const int32_t delay = Delay();
+    v1::UpdateFilterRequest request;
+    v1::Filter& filter = *request.mutable_filter();
+    filter.set_name("filters/" + FilterId());
+    filter.mutable_spec()->mutable_delay()->mutable_read()->set_nanos(delay);
+    const bool etag = ChooseFilterEtag(filter.name(), filter.mutable_etag());
+    PlannedCall call = Plan(request, filter.name());
+    call.reason = call.after.UpdateFilter(filter.name(), delay, etag);
+    return call;
+  }
+
+  PlannedCall PlanDeleteFilter() {
+    v1::DeleteFilterRequest request;
+    request.set_name("filters/" + FilterId());
+    request.set_allow_missing(random_.OneIn(2));
+    const bool etag = ChooseFilterEtag(request.name(), request.mutable_etag());
+    PlannedCall call = Plan(request, request.name());
+    call.reason = call.after.DeleteFilter(request.name(), request.allow_missing(), etag);
+    return call;
+  }
+
+  PlannedCall PlanAttach() {
+    const std::string id = FilterId();
+    v1::AttachFilterRequest request;
+    request.set_name("exports/" + ExportId());
+    request.mutable_entry()->set_entry_id(id);
+    request.mutable_entry()->set_filter("filters/" + id);
+    const bool etag = ChooseExportEtag(request.name(), request.mutable_etag());
+    PlannedCall call = Plan(request, request.name());
+    call.reason = call.after.AttachFilter(request.name(), "filters/" + id, etag);
+    return call;
+  }
+
+  PlannedCall PlanDetach() {
+    const std::string id = FilterId();
+    v1::DetachFilterRequest request;
+    request.set_name("exports/" + ExportId());
+    request.set_entry_id(id);
+    request.set_allow_missing(random_.OneIn(2));
+    const bool etag = ChooseExportEtag(request.name(), request.mutable_etag());
+    PlannedCall call = Plan(request, request.name());
+    call.reason =
+        call.after.DetachFilter(request.name(), "filters/" + id, request.allow_missing(), etag);
+    return call;
   }
 
   PlannedCall PlanCreateImage() {
@@ -190,6 +268,7 @@ class ModelFixture : public CrashFixture {
     exported.description = random_.OneIn(2) ? "" : "words";
     exported.read_only = random_.OneIn(2);
     exported.enabled = !random_.OneIn(4);
+    if (random_.OneIn(4)) exported.stack.push_back("filters/" + FilterId());
     return exported;
   }
   static void Describe(const DomainModel::Export& from, v1::Export* to) {
@@ -197,6 +276,7 @@ class ModelFixture : public CrashFixture {
     to->set_description(from.description);
     to->set_read_only(from.read_only);
     to->set_enabled(from.enabled);
+    for (const std::string& name : from.stack) to->add_filter_stack()->set_filter(name);
   }
 
   PlannedCall PlanCreateExport() {
