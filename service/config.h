@@ -48,6 +48,7 @@ struct Config {
   uint64_t qcow2_cache_bytes_per_image = 32u << 20;        // bytes
   uint64_t qcow2_cache_bytes = 256u << 20;                 // bytes, all images
   bool allow_fault_filters = false;                        // kind `fault` of filters
+  std::string secrets_directory;                           // path; empty: no kind `luks`
   LogLevel log_level = LogLevel::kInfo;
 };
 

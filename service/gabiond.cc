@@ -100,6 +100,7 @@ engine::EngineOptions EngineOptionsOf(const Config& config) {
   options.io_driver = DriverOf(config.io_driver);
   options.poll_before_sleep = std::chrono::microseconds(config.poll_us);
   options.direct_io = config.direct_io;
+  options.secrets_directory = config.secrets_directory;
   options.qcow2_cache_per_image = ByteCount{config.qcow2_cache_bytes_per_image};
   options.qcow2_cache = ByteCount{config.qcow2_cache_bytes};
   options.nbd.unix_path = config.nbd_socket;

@@ -219,6 +219,9 @@ constexpr Setting kSettings[] = {
      [](Text text, Config* c) {
        return SetBytes(text, kSmallestCacheBytes, &c->qcow2_cache_bytes);
      }},
+    {"secrets-directory", "DIR", "",
+     "Where the files with the passphrases of luks filters are. Left out: no such filters.",
+     [](Text text, Config* c) { return SetText(text, &c->secrets_directory); }},
     {"allow-fault-filters", "", "false",
      "Lets filters of the kind fault be made, which make requests fail on purpose: for tests of "
      "clients. Exports that have one cannot be served without it.",

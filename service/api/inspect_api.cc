@@ -103,6 +103,14 @@ grpc::ServerUnaryReactor* InspectApi::Verify(grpc::CallbackServerContext* contex
       [this](const auto& checked, const Call& /*call*/) { return inspector_.Verify(checked); });
 }
 
+grpc::ServerUnaryReactor* InspectApi::Explain(grpc::CallbackServerContext* context,
+                                              const v1::ExplainRequest* request,
+                                              v1::ExplainResponse* response) {
+  return Answer(
+      calls_, "gabion.v1.InspectService.Explain", context, request, response,
+      [this](const auto& checked, const Call& /*call*/) { return inspector_.Explain(checked); });
+}
+
 grpc::ServerUnaryReactor* InspectApi::GetFilterStatistics(
     grpc::CallbackServerContext* context, const v1::GetFilterStatisticsRequest* request,
     v1::GetFilterStatisticsResponse* response) {

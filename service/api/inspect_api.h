@@ -26,6 +26,9 @@ class InspectApi final : public v1::InspectService::CallbackService {
   grpc::ServerUnaryReactor* Verify(grpc::CallbackServerContext* context,
                                    const v1::VerifyRequest* request,
                                    v1::VerifyResponse* response) override;
+  grpc::ServerUnaryReactor* Explain(grpc::CallbackServerContext* context,
+                                    const v1::ExplainRequest* request,
+                                    v1::ExplainResponse* response) override;
   grpc::ServerUnaryReactor* GetFilterStatistics(grpc::CallbackServerContext* context,
                                                 const v1::GetFilterStatisticsRequest* request,
                                                 v1::GetFilterStatisticsResponse* response) override;

@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "service/domain/await.h"
 #include "service/domain/engine_errors.h"
+#include "service/domain/explain_view.h"
 #include "service/domain/filter_attachments.h"
 #include "service/domain/records.h"
 #include "service/errors.h"
@@ -289,6 +290,39 @@ absl::Status Inspector::TellEntry(const v1::FilterStackEntry& entry,
   ASSIGN_OR_RETURN(const std::optional<Stored<v1::Filter>> stored, filters.Find(entry.filter()));
   if (stored.has_value()) told->set_kind(FilterKindName(stored->resource.spec()));
   return absl::OkStatus();
+}
+
+absl::StatusOr<v1::ExplainResponse> Inspector::Explain(const v1::ExplainRequest& request) {
+  constexpr uint32_t kDefaultResults = 100;
+  using Pieces = std::vector<engine::Explanation>;
+  ASSIGN_OR_RETURN(const Inspected opened, Open(request.name(), /*writable=*/false));
+  const uint64_t size = opened.target->size().value;
+  if (request.offset() >= size)
+    return BeyondEnd("offset", request.offset(), request.length(), size);
+  const uint64_t rest = size - request.offset();
+  const uint64_t length = request.length() == 0 ? rest : std::min(request.length(), rest);
+  const std::size_t most = request.max_results() == 0 ? kDefaultResults : request.max_results();
+  v1::Export exported;
+  if (IsExport(request.name())) {
+    ASSIGN_OR_RETURN(exported, exports_.ServedRow(request.name()));
+  }
+  const auto pieces = Await<absl::StatusOr<Pieces>>([&](auto done) {
+    opened.target->Explain(Range(request.offset(), length), most, std::move(done));
+  });
+  RETURN_IF_ERROR(FromEngine(pieces.status(), AboutRange(request.name(), "offset")));
+  const auto name_of = [&](const std::string& entry_id) {
+    v1::FilterStatistics named;
+    for (const v1::FilterStackEntry& entry : exported.filter_stack()) {
+      if (entry.entry_id() == entry_id) TellEntry(entry, &named).IgnoreError();
+    }
+    return EntryName{named.filter(), named.kind()};
+  };
+  v1::ExplainResponse response;
+  response.set_virtual_size_bytes(size);
+  for (const engine::Explanation& piece : *pieces) {
+    *response.add_extents() = TellExplanation(piece, name_of);
+  }
+  return response;
 }
 
 absl::StatusOr<v1::GetFilterStatisticsResponse> Inspector::FilterStatistics(

@@ -83,6 +83,7 @@ class Inspector {
   absl::StatusOr<v1::VerifyResponse> Verify(const v1::VerifyRequest& request);
   absl::StatusOr<v1::GetFilterStatisticsResponse> FilterStatistics(
       const v1::GetFilterStatisticsRequest& request) const;
+  absl::StatusOr<v1::ExplainResponse> Explain(const v1::ExplainRequest& request);
 
  private:
   absl::StatusOr<Inspected> Open(const std::string& name, bool writable);

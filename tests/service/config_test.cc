@@ -71,6 +71,7 @@ TEST(ConfigTest, EverySettingCanBeSet) {
                                "--nbd-socket-mode=0660",
                                "--log-level=debug",
                                "--allow-fault-filters",
+                               "--secrets-directory=s",
                                "--poll-us=0"});
   EXPECT_EQ(config.grpc_socket, "g");
   EXPECT_EQ(config.grpc_listen, (HostPort{"127.0.0.1", 7443}));
@@ -92,6 +93,8 @@ TEST(ConfigTest, EverySettingCanBeSet) {
   EXPECT_EQ(config.log_level, LogLevel::kDebug);
   EXPECT_EQ(config.poll_us, 0u);
   EXPECT_TRUE(config.allow_fault_filters);
+  EXPECT_EQ(config.secrets_directory, "s");
+  EXPECT_EQ(Parse({"--data-dir=D"}).secrets_directory, "");
   EXPECT_FALSE(Parse({"--data-dir=D"}).allow_fault_filters);
 }
 

@@ -70,6 +70,22 @@ class FakeTarget final : public Target {
         });
   }
 
+  // The bytes are in the file, in one piece.
+  void Explain(ByteRange range, std::size_t /*most*/,
+               Callback<absl::StatusOr<std::vector<engine::Explanation>>> done) override {
+    using Pieces = std::vector<engine::Explanation>;
+    engine_.Do<absl::StatusOr<Pieces>>(
+        "Explain", std::move(done), [this, range]() -> absl::StatusOr<Pieces> {
+          if (range.end().value > size_.value) return BeyondEnd(range, size_);
+          engine::Explanation piece{.range = range};
+          piece.layers.push_back({.depth = 1,
+                                  .file_name = file_,
+                                  .state = engine::ExplainedLayer::State::kData,
+                                  .host_offset = range.offset.value});
+          return Pieces{piece};
+        });
+  }
+
   void Write(ByteOffset offset, std::vector<std::byte> data, Callback<absl::Status> done) override {
     engine_.Do<absl::Status>("Write", std::move(done), [this, offset, data]() -> absl::Status {
       const std::lock_guard lock(engine_.files_.mutex_);

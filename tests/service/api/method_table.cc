@@ -55,10 +55,15 @@ std::vector<MethodCase> ExportCases() {
 
 MethodKind KindOf(const google::protobuf::MethodDescriptor& method) {
   static const std::set<std::string> readers = {
-      "gabion.v1.InspectService.Map",          "gabion.v1.InspectService.Read",
-      "gabion.v1.InspectService.Verify",       "gabion.v1.InspectService.GetFilterStatistics",
-      "gabion.v1.ServerService.GetServerInfo", "gabion.v1.ImageService.MeasureImage",
-      "gabion.v1.WatchService.Watch",          "google.longrunning.Operations.WaitOperation",
+      "gabion.v1.InspectService.Map",
+      "gabion.v1.InspectService.Read",
+      "gabion.v1.InspectService.Verify",
+      "gabion.v1.InspectService.GetFilterStatistics",
+      "gabion.v1.InspectService.Explain",
+      "gabion.v1.ServerService.GetServerInfo",
+      "gabion.v1.ImageService.MeasureImage",
+      "gabion.v1.WatchService.Watch",
+      "google.longrunning.Operations.WaitOperation",
   };
   if (readers.contains(method.full_name())) return MethodKind::kReader;
   static const std::vector<std::pair<std::string, MethodKind>> prefixes = {
@@ -116,6 +121,7 @@ const std::vector<MethodCase>& MethodCases() {
          "offset: 100000"},
         {"gabion.v1.InspectService.Verify", "name: 'images/a' data: 'x'"},
         {"gabion.v1.InspectService.GetFilterStatistics", "name: 'exports/f'"},
+        {"gabion.v1.InspectService.Explain", "name: 'exports/f'"},
         {"gabion.v1.JobService.PauseJob", "name: '$PAUSED'", "name: '$OTHER'", "name: '$DONE'"},
         {"gabion.v1.JobService.ResumeJob", "name: '$PAUSED'", "name: '$OTHER'", "name: '$DONE'"},
         {"gabion.v1.JobService.SetJobRate", "name: '$PAUSED' limit_bytes_per_second: 7",
