@@ -1,6 +1,8 @@
 #include "engine/luks_header.h"
 
 #include <libcryptsetup.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -102,10 +104,26 @@ absl::Status LuksHeader::Load(const LuksBounds& bounds) {
   }
   ASSIGN_OR_RETURN(const LuksMetadata metadata, Decode());
   ASSIGN_OR_RETURN(volume_, CheckLuksMetadata(metadata, disk_size_, bounds));
+  digest_ = metadata.digest;
+  if (EVP_get_digestbyname(digest_.hash.c_str()) == nullptr) {
+    return absl::UnimplementedError("the LUKS volume checks its key with a hash that is not known");
+  }
   for (const LuksKeySlot& slot : metadata.slots) {
     slots_end_ = std::max(slots_end_, slot.area.end());
   }
   return absl::OkStatus();
+}
+
+bool LuksHeader::IsRight(const Secret& key) const {
+  const Bytes bytes = key.bytes();
+  std::string value(digest_.value.size(), '\0');
+  return PKCS5_PBKDF2_HMAC(
+             reinterpret_cast<const char*>(bytes.data()), static_cast<int>(bytes.size()),
+             reinterpret_cast<const unsigned char*>(digest_.salt.data()),
+             static_cast<int>(digest_.salt.size()), static_cast<int>(digest_.iterations),
+             EVP_get_digestbyname(digest_.hash.c_str()), static_cast<int>(value.size()),
+             reinterpret_cast<unsigned char*>(value.data())) == 1 &&
+         CRYPTO_memcmp(value.data(), digest_.value.data(), value.size()) == 0;
 }
 
 absl::StatusOr<filters::LuksVolume> LuksHeader::Unlock(const Secret& passphrase) {
@@ -120,7 +138,9 @@ absl::StatusOr<filters::LuksVolume> LuksHeader::Unlock(const Secret& passphrase)
     return absl::PermissionDeniedError("no key slot of the LUKS volume opens with this passphrase");
   }
   if (result < 0) return LibraryError(result, "the LUKS volume does not open", LastError());
-  if (size != key.size()) return absl::DataLossError("the LUKS volume's key is cut off");
+  if (size != key.size() || !IsRight(key)) {
+    return absl::DataLossError("the LUKS volume's key is not the one that its header tells of");
+  }
   volume_.key = std::move(key);
   return std::move(volume_);
 }

@@ -45,6 +45,9 @@ class LuksHeader {
 
   static void Log(int level, const char* message, void* header);
   absl::StatusOr<LuksMetadata> Decode();
+  // True if `key` is that of the data: the library takes any for right if it does not know the
+  // hash of the digest.
+  bool IsRight(const Secret& key) const;
   // What the library said last, without its name for the copy.
   std::string LastError() const;
 
@@ -54,6 +57,7 @@ class LuksHeader {
   std::string last_error_;
   crypt_device* device_ = nullptr;
   ByteOffset slots_end_;
+  LuksDigest digest_;
   filters::LuksVolume volume_;
 };
 

@@ -29,6 +29,8 @@ constexpr uint64_t kMostThreads = 64;
 //   44 stripes
 constexpr std::string_view kMagic("LUKS\xba\xbe\0\1", 8);
 constexpr std::size_t kNameBytes = 32;
+constexpr std::size_t kDigestBytes = 20;
+constexpr std::size_t kSaltBytes = 32;
 constexpr std::size_t kSlots = 8;
 constexpr std::size_t kSlotsAt = 208;
 constexpr std::size_t kSlotBytes = 48;
@@ -84,6 +86,15 @@ class Json {
     const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
     if (!digits || !absl::SimpleAtoi(text, &number)) return std::nullopt;
     return number;
+  }
+
+  // True of arrays that have the text `wanted` in them.
+  bool HasText(const std::string& wanted) const {
+    if (json_object_is_type(value_, json_type_array) == 0) return false;
+    for (std::size_t i = 0; i < json_object_array_length(value_); ++i) {
+      if (Json(json_object_array_get_idx(value_, i)).Text() == wanted) return true;
+    }
+    return false;
   }
 
   template <typename F>
@@ -164,6 +175,27 @@ absl::Status DecodeSegment(Json segment, LuksMetadata& metadata) {
   return absl::OkStatus();
 }
 
+// Of all digests, that of the data in `segment` is the one that counts.
+absl::Status DecodeDigests(Json digests, const std::string& segment, LuksMetadata& metadata) {
+  std::size_t found = 0;
+  RETURN_IF_ERROR(digests.ForEachMember([&](std::string_view, Json from) -> absl::Status {
+    if (!from["segments"].HasText(segment)) return absl::OkStatus();
+    ++found;
+    if (from["type"].Text() != "pbkdf2") {
+      metadata.unsupported = absl::StrCat("digests of type ", Quoted(from["type"].Text()));
+    }
+    LuksDigest& digest = metadata.digest;
+    digest.hash = from["hash"].Text();
+    if (!absl::Base64Unescape(from["salt"].Text(), &digest.salt) ||
+        !absl::Base64Unescape(from["digest"].Text(), &digest.value) || digest.value.empty()) {
+      return Senseless("the digest of the key");
+    }
+    return Read(from["iterations"], digest.iterations);
+  }));
+  if (found != 1) return Senseless("the data has no digest of its key, or several");
+  return absl::OkStatus();
+}
+
 absl::StatusOr<filters::LuksCipher> CipherOf(const std::string& name) {
   if (name == "aes-xts-plain64") return filters::LuksCipher::kAesXtsPlain64;
   if (name == "aes-cbc-plain64") return filters::LuksCipher::kAesCbcPlain64;
@@ -193,7 +225,7 @@ absl::Status CheckWork(const LuksMetadata& metadata, const LuksBounds& bounds) {
                        bounds.memory.value / kMiB, " MiB are given"));
     }
     const uint64_t each = slot.memory.value == 0 ? 1 : slot.memory.value / kKiB;
-    if (!take(slot.iterations, each) || !take(metadata.digest_iterations, 1) ||
+    if (!take(slot.iterations, each) || !take(metadata.digest.iterations, 1) ||
         slot.threads > kMostThreads) {
       return absl::ResourceExhaustedError("the key slots ask for too much work");
     }
@@ -249,7 +281,8 @@ absl::StatusOr<LuksMetadata> DecodeLuks1(Bytes header) {
   metadata.encryption = absl::StrCat(NameAt(header, 8), "-", NameAt(header, 40));
   metadata.data_offset.value = LoadBe32(at + 104) * kSector;
   metadata.key_bytes = LoadBe32(at + 108);
-  metadata.digest_iterations = LoadBe32(at + 164);
+  metadata.digest = {NameAt(header, 72), std::string(AsText(header.subspan(132, kSaltBytes))),
+                     std::string(AsText(header.subspan(112, kDigestBytes))), LoadBe32(at + 164)};
   const uint64_t area_bytes = RoundUp(metadata.key_bytes * kStripes, kSector);
   metadata.header_end.value = kSector * 2;
   for (std::size_t i = 0; i < kSlots; ++i) {
@@ -274,16 +307,11 @@ absl::StatusOr<LuksMetadata> DecodeLuks2(const std::string& json) {
   metadata.version = 2;
   RETURN_IF_ERROR(root["keyslots"].ForEachMember(
       [&](std::string_view, Json slot) { return DecodeSlot(slot, metadata); }));
-  const auto take_digest = [&metadata](std::string_view, Json digest) {
-    uint64_t iterations = 0;
-    const absl::Status status = Read(digest["iterations"], iterations);
-    metadata.digest_iterations = std::max(metadata.digest_iterations, iterations);
-    return status;
-  };
-  RETURN_IF_ERROR(root["digests"].ForEachMember(take_digest));
   std::size_t segments = 0;
-  RETURN_IF_ERROR(root["segments"].ForEachMember([&](std::string_view, Json segment) {
+  std::string name;
+  RETURN_IF_ERROR(root["segments"].ForEachMember([&](std::string_view key, Json segment) {
     ++segments;
+    name = std::string(key);
     return DecodeSegment(segment, metadata);
   }));
   if (segments == 0) return Senseless("there is no data");
@@ -293,6 +321,7 @@ absl::StatusOr<LuksMetadata> DecodeLuks2(const std::string& json) {
   if (segments > 1 && metadata.unsupported.empty()) {
     metadata.unsupported = "data in several segments";
   }
+  RETURN_IF_ERROR(DecodeDigests(root["digests"], name, metadata));
   uint64_t json_bytes = 0;
   uint64_t slots_bytes = 0;
   RETURN_IF_ERROR(Read(root["config"]["json_size"], json_bytes));

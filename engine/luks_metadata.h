@@ -32,6 +32,14 @@ struct LuksKeySlot {
   uint64_t threads = 1;
 };
 
+// By what a key is known to be the right one: PBKDF2 of it.
+struct LuksDigest {
+  std::string hash;  // by cryptsetup's names
+  std::string salt;
+  std::string value;
+  uint64_t iterations = 0;
+};
+
 // Everything as the header has it, nothing of it checked.
 struct LuksMetadata {
   int version = 0;
@@ -40,9 +48,9 @@ struct LuksMetadata {
   uint64_t sector_bytes = 512;
   uint64_t iv_offset = 0;
   std::string encryption;
-  uint64_t key_bytes = 0;          // of the volume's key
-  uint64_t digest_iterations = 0;  // to see whether a key is the right one
-  ByteOffset header_end;           // behind all metadata and key slots
+  uint64_t key_bytes = 0;  // of the volume's key
+  LuksDigest digest;
+  ByteOffset header_end;  // behind all metadata and key slots
   std::vector<LuksKeySlot> slots;
   std::string unsupported;  // what Gabion does not do, for people; empty: nothing
 };

@@ -158,6 +158,23 @@ TEST_F(LuksDamageTest, ADamagedHeaderIsToldFromNone) {
   EXPECT_EQ(std::string(status.message()).find("/proc"), std::string::npos) << status;
 }
 
+TEST_F(LuksDamageTest, AKeyThatNothingConfirmsIsNotUsed) {
+  ASSERT_NO_FATAL_FAILURE(MakeVolume(2));
+  // libcryptsetup takes any key for right where it does not know the hash.
+  const std::string digest = R"("hash":"sha256","iterations":1000,"salt")";
+  const std::size_t at = header_.rfind(digest, kCopy);
+  ASSERT_NE(at, std::string::npos);
+  for (const char* const hash : {"sha000", "sha512", "sha224"}) {
+    std::string disk = header_;
+    disk.replace(at + 8, 6, hash);
+    disk.replace(kCopy + at + 8, 6, hash);
+    Seal(disk);
+    EXPECT_FALSE(Opens(disk)) << hash;
+    WriteFile("volume", disk);
+    EXPECT_FALSE(Unlock("volume", "not the passphrase", kLittle).ok()) << hash;
+  }
+}
+
 TEST_F(LuksDamageTest, EditedHeadersAreWhatTheySay) {
   ASSERT_NO_FATAL_FAILURE(MakeVolume(2));
   EXPECT_TRUE(OpenEdited(R"("iv_tweak":"0")", R"("iv_tweak":"8")").ok());

@@ -58,6 +58,7 @@ std::vector<std::byte> Luks1() {
   put(8, "aes");
   put(40, "xts-plain64");
   put(72, "sha256");
+  put(112, std::string(20, 'd') + std::string(32, 's'));
   StoreBe32(bytes.data() + 104, 4096);
   StoreBe32(bytes.data() + 108, 64);
   StoreBe32(bytes.data() + 164, 5000);
@@ -78,7 +79,10 @@ TEST(LuksMetadataTest, TheFieldsOfTheFirstVersionAreFound) {
   EXPECT_EQ(metadata->data_offset, ByteOffset{2 * kMiB});
   EXPECT_EQ(metadata->encryption, "aes-xts-plain64");
   EXPECT_EQ(metadata->key_bytes, 64u);
-  EXPECT_EQ(metadata->digest_iterations, 5000u);
+  EXPECT_EQ(metadata->digest.iterations, 5000u);
+  EXPECT_EQ(metadata->digest.hash, "sha256");
+  EXPECT_EQ(metadata->digest.value, std::string(20, 'd'));
+  EXPECT_EQ(metadata->digest.salt, std::string(32, 's'));
   EXPECT_EQ(metadata->sector_bytes, 512u);
   ASSERT_EQ(metadata->slots.size(), 1u);
   EXPECT_EQ(metadata->slots[0].area, Range((8 + 1008) * 512, 64 * 4000));
@@ -129,7 +133,10 @@ TEST(LuksMetadataTest, TheFieldsOfTheSecondVersionAreFound) {
   const absl::StatusOr<LuksMetadata> metadata = Decode(kLuks2);
   ASSERT_TRUE(metadata.ok()) << metadata.status();
   EXPECT_EQ(metadata->header_end, ByteOffset{16 * kMiB});
-  EXPECT_EQ(metadata->digest_iterations, 1000u);
+  EXPECT_EQ(metadata->digest.iterations, 1000u);
+  EXPECT_EQ(metadata->digest.hash, "sha256");
+  EXPECT_EQ(metadata->digest.value, std::string(3, '\0'));
+  EXPECT_EQ(metadata->digest.salt, std::string(3, '\0'));
   ASSERT_EQ(metadata->slots.size(), 1u);
   EXPECT_EQ(metadata->slots[0].area, Range(32768, 258048));
   EXPECT_EQ(metadata->slots[0].memory, ByteCount{kGiB});
@@ -213,6 +220,10 @@ TEST(LuksMetadataTest, TheSecondVersionsNumbersAreNotBelieved) {
       {R"("cpus": 4)", R"("cpus": 65)", kTooMuch},
       {R"("iterations": 1000)", R"("iterations": 4294967295)", kTooMuch},
       {R"("segments": {)", R"("segments": [], "other": {)", kDamaged},
+      {R"("segments": ["0"])", R"("segments": ["1"])", kDamaged},
+      {R"("segments": ["0"])", R"("segments": [])", kDamaged},
+      {R"("digest": "AAAA")", R"("digest": "")", kDamaged},
+      {R"("digest": "AAAA")", R"("digest": "A*AA")", kDamaged},
   };
   for (const Case& one : cases) {
     EXPECT_EQ(Check(With(one.from, one.to)).status().code(), one.code)

@@ -43,7 +43,7 @@ OUTSIDE = {
     "zlib.h": [r"engine/formats/qcow2/compression\.(h|cc)", "tests/"],
     "zstd.h": [r"engine/formats/qcow2/compression\.(h|cc)", "tests/"],
     "zstd_errors.h": [r"engine/formats/qcow2/compression\.(h|cc)", "tests/"],
-    "openssl": ["engine/io/", r"engine/filters/luks\.cc", "service/", "tests/"],
+    "openssl": ["engine/io/", r"engine/(filters/luks|luks_header)\.cc", "service/", "tests/"],
     "libcryptsetup.h": [r"engine/luks_header\.cc", "tests/"],
     "json-c": [r"engine/luks_metadata\.cc"],
     "sqlite3.h": ["service/store/", "tests/"],
