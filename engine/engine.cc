@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <latch>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -54,6 +55,7 @@ class EngineImpl final : public Engine {
   ~EngineImpl() override { CHECK(shards_.empty()); }
 
   absl::Status Start() {
+    RETURN_IF_ERROR(OpenSecrets());
     StartShards();
     absl::Status status = StartServers();
     if (status.ok()) status = Listen();
@@ -257,6 +259,7 @@ class EngineImpl final : public Engine {
   void Stop() override;
 
  private:
+  absl::Status OpenSecrets();
   void StartShards();
   absl::Status StartServers();
   absl::Status Listen();
@@ -284,12 +287,23 @@ class EngineImpl final : public Engine {
   Logger& logger_;
   Observer observer_;                 // not changed while there are exports
   SharedFilterStates filter_states_;  // outlives the servers
+  std::optional<io::Directory> secrets_;
   runtime::WorkerPool workers_;
+  std::unique_ptr<runtime::WorkerPool> key_workers_;  // where there are secrets
   std::vector<std::unique_ptr<runtime::Shard>> shards_;
   std::unique_ptr<Home> home_;                         // on shards_[0]
   std::vector<std::unique_ptr<ShardServer>> servers_;  // each on its shard
   EngineInfo info_;
 };
+
+absl::Status EngineImpl::OpenSecrets() {
+  if (options_.secrets_directory.empty()) return absl::OkStatus();
+  absl::StatusOr<io::Directory> opened = io::Directory::Open(options_.secrets_directory);
+  if (!opened.ok()) return Annotate(opened.status(), "the directory of secrets");
+  secrets_.emplace(*std::move(opened));
+  key_workers_ = std::make_unique<runtime::WorkerPool>("gabion-key", 1);
+  return absl::OkStatus();
+}
 
 void EngineImpl::StartShards() {
   const uint32_t count = ShardCount(options_.shards);
@@ -311,6 +325,8 @@ absl::Status EngineImpl::StartServers() {
   options.qcow2_cache_total.value = options_.qcow2_cache.value / shards_.size();
   options.nbd = options_.nbd;
   options.filter_states = &filter_states_;
+  options.secrets = secrets_.has_value() ? &*secrets_ : nullptr;
+  options.key_pool = key_workers_.get();
   options.budget_bytes = options_.nbd.max_bytes_in_flight_total.value / shards_.size();
   for (const auto& shard : shards_) {
     absl::StatusOr<std::unique_ptr<ShardServer>> server = absl::UnknownError("");

@@ -57,6 +57,8 @@ struct EngineOptions {
   bool direct_io = false;                      // O_DIRECT for the files of raw images
   ByteCount qcow2_cache_per_image{32 * kMiB};  // tables of one qcow2 image
   ByteCount qcow2_cache{256 * kMiB};           // of all of them
+  // Where the files are that luks filters name; empty: there are no such filters.
+  std::string secrets_directory;
   NbdOptions nbd;
 };
 
@@ -269,7 +271,9 @@ class Engine {
   // STACK_INCOMPATIBLE_WITH_CONNECTIONS (metadata export, connections) if clients are connected
   // that were told another size or writability, or a smaller minimum block size, or would see other
   // bytes. kInvalidArgument FILTER_PARAMETERS_INVALID with the metadata entry-id, index, and field,
-  // which is relative to the filter's spec: "slice.partition".
+  // which is relative to the filter's spec: "slice.partition"; kFailedPrecondition
+  // FILTER_KIND_DISABLED (metadata kind) for luks filters without a directory of secrets. Disks are
+  // opened anew, which takes seconds, before requests are held back.
   virtual void UpdateExport(ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) = 0;
   virtual void DeleteExport(std::string name, DeleteMode mode, Callback<absl::Status> done) = 0;
   virtual void GetExport(std::string name, Callback<absl::StatusOr<ExportState>> done) = 0;

@@ -8,6 +8,7 @@
 #include "engine/filters/delay.h"
 #include "engine/filters/fault.h"
 #include "engine/filters/feature_mask.h"
+#include "engine/filters/luks.h"
 #include "engine/filters/observe.h"
 #include "engine/filters/protect.h"
 #include "engine/filters/readahead.h"
@@ -20,10 +21,10 @@ namespace gabion::engine {
 
 using FilterOptions =
     std::variant<filters::AlignOptions, filters::DelayOptions, filters::FaultOptions,
-                 filters::FeatureMaskOptions, filters::LogOptions, filters::ReadaheadOptions,
-                 filters::ReadOnlyOptions, filters::ResizeOptions, filters::RetryOptions,
-                 filters::SliceOptions, filters::StatsOptions, filters::ThrottleOptions,
-                 filters::WriteProtectOptions>;
+                 filters::FeatureMaskOptions, filters::LogOptions, filters::LuksOptions,
+                 filters::ReadaheadOptions, filters::ReadOnlyOptions, filters::ResizeOptions,
+                 filters::RetryOptions, filters::SliceOptions, filters::StatsOptions,
+                 filters::ThrottleOptions, filters::WriteProtectOptions>;
 
 // One entry of a stack. The first is next to the clients, the last next to the image.
 struct FilterEntry {

@@ -1,6 +1,7 @@
 #include "engine/filter_stack.h"
 
 #include <algorithm>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -11,6 +12,8 @@
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/block/aligned_node.h"
+#include "engine/luks_key.h"
+#include "engine/secret_file.h"
 
 namespace gabion::engine {
 namespace {
@@ -29,15 +32,9 @@ constexpr bool kIsLive = std::is_same_v<Options, filters::ThrottleOptions> ||
                          std::is_same_v<Options, filters::ReadaheadOptions> ||
                          std::is_same_v<Options, filters::RetryOptions>;
 
-// Kinds that show other bytes at a place than there are below.
-template <typename Options>
-constexpr bool kMovesBytes = std::is_same_v<Options, filters::SliceOptions> ||
-                             std::is_same_v<Options, filters::ResizeOptions>;
-
-bool MovesBytes(const FilterEntry& entry) {
-  return std::visit(
-      [](const auto& options) { return kMovesBytes<std::decay_t<decltype(options)>>; },
-      entry.options);
+// Kinds that show other bytes than there are below, place by place.
+bool Translates(const FilterEntry& entry) {
+  return !entry.bypassed && std::holds_alternative<filters::LuksOptions>(entry.options);
 }
 
 // True if the one options can become the others without new nodes.
@@ -100,7 +97,7 @@ class FilterStack::Builder {
   }
   absl::Status Refused(std::string_view field, const std::string& message) const;
   Task<absl::StatusOr<ByteRange>> PartOf(const filters::SliceOptions& options);
-  absl::StatusOr<std::unique_ptr<Filter>> NewSlice(const filters::SliceOptions& options);
+  Task<absl::StatusOr<filters::LuksVolume>> VolumeOf(const filters::LuksOptions& options);
 
   absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::AlignOptions& options) {
     return filters::NewAlign(below(), Environment(), entry().id, options);
@@ -118,6 +115,7 @@ class FilterStack::Builder {
   absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::LogOptions& options) {
     return filters::NewLog(below(), Environment(), options);
   }
+  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::LuksOptions& options);
   absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::ReadaheadOptions& options) {
     return filters::NewReadahead(below(), Environment(), options);
   }
@@ -142,7 +140,8 @@ class FilterStack::Builder {
   const StackSurroundings& surroundings_;
   FilterStack& stack_;
   std::size_t index_ = 0;
-  ByteRange part_;  // of a slice
+  ByteRange part_;              // of a slice
+  filters::LuksVolume volume_;  // that is shown decrypted
 };
 
 absl::Status FilterStack::Builder::Refused(std::string_view field,
@@ -194,6 +193,40 @@ absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
   return filters::NewSlice(below(), Environment(), part_, to_end);
 }
 
+Task<absl::StatusOr<filters::LuksVolume>> FilterStack::Builder::VolumeOf(
+    const filters::LuksOptions& options) {
+  const KeySurroundings* const keys = surroundings_.keys;
+  if (keys == nullptr) {
+    co_return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(
+            "filter '", entry().id, "': the daemon has no directory of secrets to open it with")),
+        {"FILTER_KIND_DISABLED", {{"kind", "luks"}}});
+  }
+  const auto read = [&] { return ReadSecretFile(keys->secrets, options.key_file); };
+  absl::StatusOr<Secret> secret = co_await keys->workers.Run(read);
+  if (!secret.ok()) co_return Refused("luks.key_file", std::string(secret.status().message()));
+  MakeAddressable();  // for the sake of the header
+  Secret passphrase = *std::move(secret);
+  absl::StatusOr<filters::LuksVolume> volume =
+      co_await OpenLuks(below(), std::move(passphrase), keys->key_workers, LuksBounds());
+  if (absl::IsPermissionDenied(volume.status())) {
+    co_return Refused("luks.key_file", std::string(volume.status().message()));
+  }
+  if (!volume.ok() && !absl::IsUnavailable(volume.status())) {
+    co_return Refused("luks", std::string(volume.status().message()));
+  }
+  co_return volume;
+}
+
+absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
+    const filters::LuksOptions& options) {
+  absl::StatusOr<std::unique_ptr<Filter>> made =
+      filters::NewLuks(below(), Environment(), entry().id, std::move(volume_),
+                       options.allow_discards, surroundings_.keys->workers);
+  if (!made.ok()) return Refused("luks", std::string(made.status().message()));
+  return made;
+}
+
 absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
     const filters::ResizeOptions& options) {
   const ByteCount size = filters::ResizedSize(options, below().limits().size);
@@ -218,6 +251,9 @@ Task<absl::Status> FilterStack::Builder::Add(std::size_t index) {
   if (entry().bypassed) co_return absl::OkStatus();
   if (const auto* slice = std::get_if<filters::SliceOptions>(&entry().options)) {
     CO_ASSIGN_OR_RETURN(part_, co_await PartOf(*slice));
+  }
+  if (const auto* luks = std::get_if<filters::LuksOptions>(&entry().options)) {
+    CO_ASSIGN_OR_RETURN(volume_, co_await VolumeOf(*luks));
   }
   absl::StatusOr<std::unique_ptr<Filter>> made =
       std::visit([this](const auto& options) { return Make(options); }, entry().options);
@@ -278,18 +314,37 @@ void FilterStack::TakeOver(FilterStack& before) {
   Configure(std::vector<FilterEntry>(entries_));
 }
 
-bool FilterStack::ShowsSameBytes(const FilterStack& other) const {
-  const auto movers = [](const FilterStack& stack) {
-    std::vector<const FilterOptions*> found;
-    for (const FilterEntry& entry : stack.entries_) {
-      if (!entry.bypassed && MovesBytes(entry)) found.push_back(&entry.options);
+std::vector<FilterStack::Piece> FilterStack::Pieces() const {
+  std::vector<Piece> pieces;
+  const ByteCount size = top_->limits().size;
+  for (ByteOffset at; at.value < size.value;) {
+    ByteRange shown{at, ByteCount{size.value - at.value}};
+    std::optional<ByteRange> origin = shown;
+    for (auto node = upwards_.rbegin(); node != upwards_.rend() && origin.has_value(); ++node) {
+      ByteRange here = *origin;
+      origin = (*node)->OriginOf(here);
+      shown.length = origin.has_value() ? origin->length : here.length;
     }
-    return found;
+    const std::optional<ByteOffset> from =
+        origin.has_value() ? std::optional(origin->offset) : std::nullopt;
+    const bool goes_on = !pieces.empty() && pieces.back().from.has_value() == from.has_value() &&
+                         (!from.has_value() || *pieces.back().from + pieces.back().length == *from);
+    if (goes_on) {
+      pieces.back().length = pieces.back().length + shown.length;
+    } else {
+      pieces.push_back({from, shown.length});
+    }
+    at = shown.end();
+  }
+  return pieces;
+}
+
+bool FilterStack::ShowsSameBytes(const FilterStack& other) const {
+  // An encrypted disk has one key, whichever passphrase leads to it.
+  const auto translated = [](const FilterStack& stack) {
+    return std::count_if(stack.entries_.begin(), stack.entries_.end(), Translates);
   };
-  const auto ours = movers(*this);
-  const auto theirs = movers(other);
-  return std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end(),
-                    [](const FilterOptions* a, const FilterOptions* b) { return *a == *b; });
+  return translated(*this) == translated(other) && Pieces() == other.Pieces();
 }
 
 void FilterStack::Refresh() {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,15 +12,24 @@
 #include "engine/block/node.h"
 #include "engine/filter_spec.h"
 #include "engine/filters/filter.h"
+#include "engine/io/directory.h"
 #include "engine/runtime/clock.h"
 #include "engine/runtime/ready_queue.h"
 #include "engine/runtime/task.h"
+#include "engine/runtime/worker_pool.h"
 #include "engine/shared_states.h"
 
 namespace gabion::engine {
 
 // Most entries of a stack.
 inline constexpr std::size_t kMostFilters = 64;
+
+// What it takes to open encrypted disks.
+struct KeySurroundings {
+  const io::Directory& secrets;  // the files that entries name
+  runtime::Workers& workers;
+  runtime::Workers& key_workers;  // as OpenLuks() wants them
+};
 
 // What a stack stands in; all of it outlives the stack.
 struct StackSurroundings {
@@ -30,6 +40,7 @@ struct StackSurroundings {
   // The export, and which of those that had its name: inline filters keep their state by it.
   std::string export_name;
   uint64_t incarnation = 0;
+  const KeySurroundings* keys = nullptr;  // null: encrypted disks are not opened here
 };
 
 // The order is that of the entries. Where a filter needs more alignment than what is above it
@@ -42,9 +53,10 @@ struct StackSurroundings {
 // something is made to stand on top().
 class FilterStack {
  public:
-  // Reads what filters must know before they start (partition tables). kInvalidArgument
-  // FILTER_PARAMETERS_INVALID, with entry-id, index and field. `surroundings` is copied; `root`
-  // outlives the stack.
+  // Reads what filters must know before they start (partition tables, and headers of encrypted
+  // disks, which takes seconds). kInvalidArgument FILTER_PARAMETERS_INVALID, with entry-id, index
+  // and field; kFailedPrecondition FILTER_KIND_DISABLED. `surroundings` is copied; `root` outlives
+  // the stack.
   static Task<absl::StatusOr<std::unique_ptr<FilterStack>>> Build(StackSurroundings surroundings,
                                                                   block::Node& root,
                                                                   std::vector<FilterEntry> entries);
@@ -94,7 +106,16 @@ class FilterStack {
     std::unique_ptr<filters::Filter> filter;
   };
 
+  // Consecutive bytes of the top, and where in the image they come from; none: made up.
+  struct Piece {
+    std::optional<ByteOffset> from;
+    ByteCount length;
+    friend bool operator==(const Piece&, const Piece&) = default;
+  };
+
   FilterStack(block::Node& root, std::vector<FilterEntry> entries);
+
+  std::vector<Piece> Pieces() const;
 
   // In the order of `entries_`.
   std::vector<FilterEntry> entries_;

@@ -46,7 +46,8 @@ Task<absl::StatusOr<std::unique_ptr<FilterStack>>> ShardServer::BuildStack(const
                                  logger_,
                                  *options_.filter_states,
                                  spec.name,
-                                 incarnation};
+                                 incarnation,
+                                 keys_.has_value() ? &*keys_ : nullptr};
   return FilterStack::Build(std::move(surroundings), image.root(), spec.filters);
 }
 

@@ -34,6 +34,10 @@ ShardServer::ShardServer(runtime::Shard& shard, runtime::WorkerPool& pool, const
       opening_(shard.reactor().ready()),
       next_version_(options.first_version) {
   qcow2_budget_.limit = options.qcow2_cache_total.value;
+  if (options.secrets != nullptr) {
+    key_workers_.emplace(*options.key_pool, shard.reactor());
+    keys_.emplace(KeySurroundings{*options.secrets, workers_, *key_workers_});
+  }
 }
 
 absl::StatusOr<std::unique_ptr<ShardServer>> ShardServer::Create(runtime::Shard& shard,

@@ -68,6 +68,9 @@ class ShardServer final : private Image::GrowthObserver {
     uint64_t budget_bytes = 0;                    // this shard's part of max_bytes_in_flight_total
     uint64_t first_version = 1;                   // ids of export versions, unique among all shards
     SharedFilterStates* filter_states = nullptr;  // outlives the server
+    // Both or none; they outlive the server. The pool has one thread.
+    const io::Directory* secrets = nullptr;
+    runtime::WorkerPool* key_pool = nullptr;
   };
 
   // kUnavailable if io_uring is required and refused.
@@ -198,7 +201,9 @@ class ShardServer final : private Image::GrowthObserver {
   Logger& logger_;
   const Observer* observer_ = nullptr;
   runtime::Workers workers_;
-  std::unique_ptr<io::Ring> ring_;  // null: files go through the worker pool
+  std::optional<runtime::Workers> key_workers_;
+  std::optional<KeySurroundings> keys_;  // none: no encrypted disks
+  std::unique_ptr<io::Ring> ring_;       // null: files go through the worker pool
   std::string ring_refused_;
   nbd::ByteBudget budget_;
   const nbd::SessionEnvironment environment_;

@@ -279,6 +279,16 @@ absl::Status Draining() {
   return Error(reason::kDraining, "The daemon is about to end and changes nothing any more.");
 }
 
+absl::Status WithMetadata(absl::Status status, const std::map<std::string, std::string>& facts) {
+  google::rpc::ErrorInfo info;
+  if (!Extract(PayloadsOf(status), &info)) return status;
+  for (const auto& [key, value] : facts) {
+    (*info.mutable_metadata())[key] = Printable(value, kMaxMetadataBytes);
+  }
+  Attach(info, &status);
+  return status;
+}
+
 google::rpc::ErrorInfo InfoOf(const absl::Status& status) {
   google::rpc::ErrorInfo info;
   Extract(PayloadsOf(status), &info);

@@ -71,6 +71,9 @@ absl::Status AlreadyExists(const ErrorReason& reason, std::string_view type, std
 // UNAVAILABLE DRAINING: the daemon is about to end.
 absl::Status Draining();
 
+// `status` with these facts, too, in ErrorInfo.metadata; without ErrorInfo it stays as it is.
+absl::Status WithMetadata(absl::Status status, const std::map<std::string, std::string>& facts);
+
 // ErrorInfo of an error; empty if it has none.
 google::rpc::ErrorInfo InfoOf(const absl::Status& status);
 

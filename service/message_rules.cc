@@ -32,10 +32,10 @@ void CheckOneofs(const Message& message, const std::string& path, Violations* vi
   const Descriptor& type = *message.GetDescriptor();
   for (int i = 0; i < type.real_oneof_decl_count(); ++i) {
     const OneofDescriptor* oneof = type.oneof_decl(i);
-    if (!oneof->options().GetExtension(v1::oneof_rules).required()) continue;
-    if (!message.GetReflection()->HasOneof(message, oneof)) {
-      AddRequired(JoinPath(path, oneof->name()), violations);
-    }
+    const v1::OneofRules& rules = oneof->options().GetExtension(v1::oneof_rules);
+    if (!rules.required() || message.GetReflection()->HasOneof(message, oneof)) continue;
+    AddRequired(JoinPath(path, oneof->name()), violations);
+    if (!rules.reason().empty()) violations->back().reason = rules.reason();
   }
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gabion/v1/export.pb.h"
+#include "gabion/v1/filter.pb.h"
 #include "gabion/v1/image.pb.h"
 #include "gabion/v1/pool.pb.h"
 #include "google/api/field_behavior.pb.h"
@@ -40,9 +41,9 @@ ResourceType DescribeOperations() {
 
 const std::vector<ResourceType>& Types() {
   static const auto* types = new std::vector<ResourceType>{
-      Describe(v1::Pool::descriptor()), Describe(v1::Image::descriptor()),
-      Describe(v1::Export::descriptor()), Describe(v1::Connection::descriptor()),
-      DescribeOperations()};
+      Describe(v1::Pool::descriptor()),       Describe(v1::Image::descriptor()),
+      Describe(v1::Filter::descriptor()),     Describe(v1::Export::descriptor()),
+      Describe(v1::Connection::descriptor()), DescribeOperations()};
   return *types;
 }
 

@@ -83,6 +83,23 @@ inline constexpr ErrorReason kPoolUnreachable{"POOL_UNREACHABLE", code::kUnavail
 inline constexpr ErrorReason kExportHasConnections{"EXPORT_HAS_CONNECTIONS",
                                                    code::kFailedPrecondition};
 inline constexpr ErrorReason kExportReadOnly{"EXPORT_READ_ONLY", code::kFailedPrecondition};
+// Metadata: field, and entry-id and index where it is an entry of a stack.
+inline constexpr ErrorReason kFilterKindUnknown{"FILTER_KIND_UNKNOWN", code::kInvalidArgument};
+inline constexpr ErrorReason kFilterKindDisabled{"FILTER_KIND_DISABLED", code::kFailedPrecondition};
+inline constexpr ErrorReason kFilterParametersInvalid{"FILTER_PARAMETERS_INVALID",
+                                                      code::kInvalidArgument};
+inline constexpr ErrorReason kFilterStackTooDeep{"FILTER_STACK_TOO_DEEP", code::kInvalidArgument};
+inline constexpr ErrorReason kStackEntryDuplicate{"STACK_ENTRY_DUPLICATE", code::kInvalidArgument};
+// Metadata: entry-id.
+inline constexpr ErrorReason kFilterAlreadyAttached{"FILTER_ALREADY_ATTACHED",
+                                                    code::kAlreadyExists};
+// Metadata: exports.
+inline constexpr ErrorReason kFilterInUse{"FILTER_IN_USE", code::kFailedPrecondition};
+// Metadata: export, connections.
+inline constexpr ErrorReason kStackIncompatible{"STACK_INCOMPATIBLE_WITH_CONNECTIONS",
+                                                code::kFailedPrecondition};
+// Metadata: export, timeout.
+inline constexpr ErrorReason kQuiesceTimeout{"QUIESCE_TIMEOUT", code::kAborted};
 // Metadata: limit.
 inline constexpr ErrorReason kTooManyExports{"TOO_MANY_EXPORTS", code::kResourceExhausted};
 // Metadata: field where there is one.

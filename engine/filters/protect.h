@@ -14,7 +14,8 @@ struct ReadOnlyOptions {
   friend bool operator==(const ReadOnlyOptions&, const ReadOnlyOptions&) = default;
 };
 
-// limits().writable is false. Flush() passes. Effect on status, size, block sizes: none.
+// limits().writable is false. Flush() passes; Resize() is kPermissionDenied. Effect on status,
+// size, block sizes: none.
 std::unique_ptr<Filter> NewReadOnly(block::Node& child, Environment environment);
 
 struct WriteProtectOptions {
@@ -24,8 +25,8 @@ struct WriteProtectOptions {
 };
 
 // A write, zero or discard that touches a protected byte fails with kPermissionDenied as a whole,
-// with the range named. Configure() holds for requests that come after it. Statistics: how many
-// were refused. Effect on status, size, block sizes: none.
+// with the range named. Configure() holds for requests that come after it. Statistics: "refused".
+// Effect on status, size, block sizes: none.
 std::unique_ptr<LiveFilter<WriteProtectOptions>> NewWriteProtect(
     block::Node& child, Environment environment, const WriteProtectOptions& options);
 

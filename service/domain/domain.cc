@@ -28,16 +28,28 @@ Domain::Domain(engine::Engine& engine, MetadataStore& store, Logger& logger, std
       requests_(store, locks_),
       operations_(store, locks_, tokens_, logger, options.operations),
       intents_(store),
-      context_{engine,    store,       locks_,   index_,      chains_, tokens_,
-               requests_, operations_, intents_, conditions_, logger},
+      context_{engine,
+               store,
+               locks_,
+               index_,
+               chains_,
+               attachments_,
+               tokens_,
+               requests_,
+               operations_,
+               intents_,
+               conditions_,
+               logger,
+               options.allow_fault_filters},
       pools_(engine, store, tokens_),
       images_(context_, pools_, options.exports.reconciler),
       exports_(context_, images_, options.exports),
+      filters_(context_, exports_, options.exports.reconciler),
       connections_(engine, store, exports_, tokens_),
       inspector_(engine, store, locks_, images_, exports_),
       server_info_(engine, std::move(options.facts)),
       maintenance_(store, requests_, operations_, logger, options.maintenance),
-      views_(pools_, images_, exports_, connections_,
+      views_(pools_, images_, exports_, filters_, connections_,
              [this](const std::string& name) { return operations_.Get(name); }),
       observer_(engine, store, logger,
                 {.changed = [this](const std::string& name) { exports_.ClientLeft(name); }}),
@@ -59,6 +71,7 @@ void Domain::Stop() {
   image_watch_.Stop();
   observer_.Stop();
   maintenance_.Stop();
+  filters_.Stop();
   exports_.Stop();
   images_.Stop();
   operations_.Stop();
@@ -75,6 +88,7 @@ absl::StatusOr<std::unique_ptr<Domain>> Domain::Open(engine::Engine& engine, Met
   domain->Observe();
   RETURN_IF_ERROR(domain->exports_.Load());
   RETURN_IF_ERROR(domain->images_.Recover());
+  RETURN_IF_ERROR(domain->filters_.Recover());
   RETURN_IF_ERROR(domain->exports_.Recover());
   RETURN_IF_ERROR(domain->images_.PlanRemovals());
   RETURN_IF_ERROR(domain->operations_.Recover());

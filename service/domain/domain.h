@@ -14,6 +14,8 @@
 #include "service/domain/domain_views.h"
 #include "service/domain/export_index.h"
 #include "service/domain/export_manager.h"
+#include "service/domain/filter_attachments.h"
+#include "service/domain/filter_manager.h"
 #include "service/domain/image_manager.h"
 #include "service/domain/image_watch.h"
 #include "service/domain/inspector.h"
@@ -38,6 +40,7 @@ struct DomainOptions {
   MaintenanceOptions maintenance;
   ImageWatchOptions image_watch;
   v1::ServerInfo facts;  // see ServerInfoSource
+  bool allow_fault_filters = false;
 };
 
 // The managers, and what they share. Its calls block: make them on the executor. Owned by the
@@ -56,6 +59,7 @@ class Domain {
   PoolManager& pools() { return pools_; }
   ImageManager& images() { return images_; }
   ExportManager& exports() { return exports_; }
+  FilterManager& filters() { return filters_; }
   ConnectionManager& connections() { return connections_; }
   Inspector& inspector() { return inspector_; }
   OperationManager& operations() { return operations_; }
@@ -82,6 +86,7 @@ class Domain {
   ResourceLocks locks_;
   ExportIndex index_;
   ImageChains chains_;
+  FilterAttachments attachments_;
   PageTokens tokens_;
   RequestLog requests_;
   OperationManager operations_;
@@ -91,6 +96,7 @@ class Domain {
   PoolManager pools_;
   ImageManager images_;
   ExportManager exports_;
+  FilterManager filters_;
   ConnectionManager connections_;
   Inspector inspector_;
   ServerInfoSource server_info_;

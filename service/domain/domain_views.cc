@@ -34,11 +34,12 @@ absl::StatusOr<v1::WatchResponse> ViewOf(const std::string& name, absl::StatusOr
 }  // namespace
 
 DomainViews::DomainViews(const PoolManager& pools, const ImageManager& images,
-                         const ExportManager& exports, const ConnectionManager& connections,
-                         GetOperation get_operation)
+                         const ExportManager& exports, const FilterManager& filters,
+                         const ConnectionManager& connections, GetOperation get_operation)
     : pools_(pools),
       images_(images),
       exports_(exports),
+      filters_(filters),
       connections_(connections),
       get_operation_(std::move(get_operation)) {}
 
@@ -76,6 +77,8 @@ absl::StatusOr<v1::WatchResponse> DomainViews::ViewOne(const std::string& name) 
     ASSIGN_OR_RETURN(*view.mutable_operation(), get_operation_(name));
   } else if (name.starts_with("pools/")) {
     ASSIGN_OR_RETURN(*view.mutable_pool(), pools_.Get(name));
+  } else if (name.starts_with("filters/")) {
+    ASSIGN_OR_RETURN(*view.mutable_filter(), filters_.Get(name));
   } else if (ParseConnectionName(name).has_value()) {
     ASSIGN_OR_RETURN(*view.mutable_connection(), connections_.Get(name));
   } else {

@@ -11,6 +11,7 @@
 #include "google/longrunning/operations.pb.h"
 #include "service/domain/connection_manager.h"
 #include "service/domain/export_manager.h"
+#include "service/domain/filter_manager.h"
 #include "service/domain/image_manager.h"
 #include "service/domain/pool_manager.h"
 #include "service/domain/resource_views.h"
@@ -25,7 +26,8 @@ class DomainViews final : public ResourceViews {
 
   // All of them outlive this.
   DomainViews(const PoolManager& pools, const ImageManager& images, const ExportManager& exports,
-              const ConnectionManager& connections, GetOperation get_operation);
+              const FilterManager& filters, const ConnectionManager& connections,
+              GetOperation get_operation);
 
   std::vector<absl::StatusOr<v1::WatchResponse>> View(std::span<const std::string> names) override;
   absl::StatusOr<std::vector<std::string>> Configured(std::string_view collection) override;
@@ -36,6 +38,7 @@ class DomainViews final : public ResourceViews {
   const PoolManager& pools_;
   const ImageManager& images_;
   const ExportManager& exports_;
+  const FilterManager& filters_;
   const ConnectionManager& connections_;
   const GetOperation get_operation_;
 };

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/reason.h"
 #include "engine/base/text.h"
@@ -16,6 +17,17 @@ namespace {
 // Messages of the engine name no paths but those below a pool; still they are cut and made
 // printable by Error.
 std::string_view Message(const absl::Status& status) { return AsStd(status.message()); }
+
+// Where the request has the parameter of a filter that the engine names relative to its spec.
+std::string FilterField(const std::string& index, std::string_view engine_field,
+                        const EngineCall& call) {
+  std::size_t at = 0;
+  if (!absl::SimpleAtoi(index, &at) || at >= call.filter_fields.size())
+    return "export.filter_stack";
+  const std::string& field = call.filter_fields[at];
+  if (!field.ends_with(".spec") || engine_field.empty()) return field;
+  return absl::StrCat(field, ".", AsAbsl(engine_field));
+}
 
 // The field that is at fault: as the reason says by its nature, else as the engine says.
 std::string FieldOf(const ErrorReason& reason, std::string_view engine_field,
@@ -65,13 +77,18 @@ void AddDetails(const ErrorReason& reason, std::string_view message,
   for (const auto& [key, value] : metadata) {
     if (key != "field" && key != "resource") error.Metadata(key, value);
   }
-  const std::string field = FieldOf(reason, get("field"), call);
+  const std::string field = reason.name == reason::kFilterParametersInvalid.name
+                                ? FilterField(get("index"), get("field"), call)
+                                : FieldOf(reason, get("field"), call);
   if (!field.empty()) error.Field(field, message);
   // What is wrong with the file that a request names says nothing of the image that it is to make.
   const bool about_source = !field.empty() && field == call.file_field;
   const bool about_image = reason.name.starts_with("IMAGE_") && !about_source;
   if (about_image && get("image").empty()) error.Metadata("image", call.image);
-  if (reason.name.starts_with("EXPORT_") && get("export").empty()) {
+  const bool about_export = reason.name.starts_with("EXPORT_") ||
+                            reason.name == reason::kStackIncompatible.name ||
+                            reason.name == reason::kQuiesceTimeout.name;
+  if (about_export && get("export").empty()) {
     error.Metadata("export", call.export_name);
   }
   switch (reason.code) {

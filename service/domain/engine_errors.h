@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 
@@ -17,6 +18,9 @@ struct EngineCall {
   std::string size_field;    // e.g. "image.virtual_size_bytes"
   std::string file_field;    // e.g. "source_file"
   std::string offset_field;  // e.g. "offset"
+  // What the entries of the filter stack are, by index: "export.filter_stack[0].spec", or where a
+  // named filter is named.
+  std::vector<std::string> filter_fields;
 };
 
 // `status` with the reason of the API in place of the engine's and the details that belong to it.

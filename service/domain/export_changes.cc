@@ -9,6 +9,7 @@
 #include "service/domain/export_manager.h"
 #include "service/domain/export_spec.h"
 #include "service/domain/export_view.h"
+#include "service/domain/filter_stack.h"
 #include "service/domain/identity.h"
 #include "service/errors.h"
 #include "service/etag.h"
@@ -19,6 +20,7 @@ namespace gabion::service {
 namespace {
 
 using google::longrunning::Operation;
+using google::protobuf::util::MessageDifferencer;
 
 constexpr int64_t kDefaultDrainSeconds = 30;
 
@@ -70,8 +72,9 @@ absl::StatusOr<v1::Export> ExportManager::Update(const v1::UpdateExportRequest& 
   // The source cannot change, so that it is known before the locks are held.
   ASSIGN_OR_RETURN(const std::optional<StoredExport> seen, records_.Find(name));
   if (!seen.has_value() && !request.allow_missing()) return NotFound(kExportType, name);
-  const std::vector<std::string> around =
-      Around(seen.has_value() ? seen->resource : request.export_());
+  std::vector<std::string> around = Around(seen.has_value() ? seen->resource : request.export_());
+  const std::vector<std::string> named = FiltersOf(request.export_());
+  around.insert(around.end(), named.begin(), named.end());
   ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
                    context_.locks.LockFor(call.patience, {name}, around));
   RETURN_IF_ERROR(SettleChange(name));
@@ -95,29 +98,48 @@ absl::StatusOr<v1::Export> ExportManager::UpdateExisting(const StoredExport& bef
                                                          const Call& call) {
   const v1::Export shown = Show({before.resource}).front();
   RETURN_IF_ERROR(CheckEtag(request.export_().etag(), shown));
-  if (!before.resource.operation().empty()) return BeingDeleted(before.resource);
+  RETURN_IF_ERROR(CheckNotDeleted(before.resource));
   v1::Export after = before.resource;
   RETURN_IF_ERROR(ApplyUpdate(request, &after).status());
+  return Bring(before, shown, std::move(after), ChangeAskedBy(request), call);
+}
+
+absl::Status ExportManager::CheckNotDeleted(const v1::Export& exported) {
+  return exported.operation().empty() ? absl::OkStatus() : BeingDeleted(exported);
+}
+
+absl::StatusOr<v1::Export> ExportManager::AnswerAsItIs(const v1::Export& shown, const Call& call) {
+  std::vector<Mutation> steps;
+  RequestLog::BeginAnswered(call, shown, &steps);
+  if (!steps.empty()) RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  return shown;
+}
+
+absl::StatusOr<v1::Export> ExportManager::Bring(const StoredExport& before, const v1::Export& shown,
+                                                v1::Export after, const FilterChange& change,
+                                                const Call& call) {
   if (!after.has_enabled()) after.set_enabled(true);
-  const bool changed = !google::protobuf::util::MessageDifferencer::Equals(before.resource, after);
+  RETURN_IF_ERROR(CompleteStack(&after));
+  const bool changed = !MessageDifferencer::Equals(before.resource, after);
   RETURN_IF_ERROR(CheckIsBuilt(after));
+  // What is wrong with a stack that stays keeps nobody from changing something else.
+  v1::Export stack = before.resource;
+  *stack.mutable_filter_stack() = after.filter_stack();
+  if (!MessageDifferencer::Equals(before.resource, stack)) {
+    RETURN_IF_ERROR(serving_.CheckStack(after, change.fields));
+  }
   if (before.resource.read_only() && !after.read_only()) {
     RETURN_IF_ERROR(images_.CheckNotWorkedOn(after.source()));
     RETURN_IF_ERROR(images_.CheckNothingStandsOn(after.source()));
   }
   const bool failed = before.resource.state() == v1::Export::STATE_FAILED;
-  if (!changed && !failed) {
-    std::vector<Mutation> steps;
-    RequestLog::BeginAnswered(call, shown, &steps);
-    if (!steps.empty()) RETURN_IF_ERROR(context_.store.Commit(steps).status());
-    return shown;
-  }
+  if (!changed && !failed) return AnswerAsItIs(shown, call);
   if (changed) {
     after.set_generation(before.resource.generation() + 1);
     *after.mutable_update_time() = Now();
   }
-  if (!call.validate_only) return Apply(before, std::move(after), call);
-  ExportServing::State planned = serving_.Check(after);
+  if (!call.validate_only) return Apply(before, std::move(after), change, call);
+  ExportServing::State planned = serving_.Check(after, change);
   if (!planned.ok() && !failed) return planned.status();
   if (planned.ok()) {
     planned->connection_count = shown.connection_count();
@@ -127,19 +149,30 @@ absl::StatusOr<v1::Export> ExportManager::UpdateExisting(const StoredExport& bef
 }
 
 absl::StatusOr<v1::Export> ExportManager::Apply(const StoredExport& before, v1::Export after,
-                                                const Call& call) {
+                                                const FilterChange& change, const Call& call) {
   const std::string name = after.name();
   store::v1::Intent intent;
   intent.set_request(call.request);
   *intent.mutable_update_export() = before.resource;
   std::vector<Mutation> steps = {Intents::Writing(name, intent)};
   RequestLog::Begin(call, &steps);
+  context_.attachments.Tell(name, FiltersOf(after));
   Mutation save = records_.Saving(after, before.revision);
-  ASSIGN_OR_RETURN(const StoredExport written,
-                   records_.Commit(std::move(steps), std::move(save), std::move(after)));
+  const absl::StatusOr<StoredExport> begun =
+      records_.Commit(std::move(steps), std::move(save), std::move(after));
+  if (!begun.ok()) {
+    const absl::StatusOr<StoredExport> now = records_.Get(name);
+    if (now.ok() && now->revision == before.revision) {  // it was not written for certain
+      context_.attachments.Tell(name, FiltersOf(before.resource));
+      context_.attachments.Settle(name);
+    }
+    return begun.status();
+  }
+  const StoredExport& written = *begun;
   v1::Export row = written.resource;
   const bool failed = row.state() == v1::Export::STATE_FAILED;
-  const ExportServing::State state = failed ? serving_.ServeOrChange(row) : serving_.Change(row);
+  const ExportServing::State state =
+      failed ? serving_.ServeOrChange(row, change) : serving_.Change(row, change);
   if (state.ok()) {
     SetServed(&row);
     if (failed) reconciler_.Remove(name);
@@ -200,10 +233,12 @@ absl::StatusOr<std::string> ExportManager::BeginDrain(const StoredExport& stored
   exported.set_state(v1::Export::STATE_DRAINING);
   exported.set_operation(operation);
   NoteServed(&exported);
+  TouchFilters(exported.name(), &steps);
   steps.push_back(records_.Saving(exported, stored.revision));
   const absl::Status begun = context_.store.Commit(steps).status();
   if (!begun.ok()) context_.operations.StartIfBegun(operation);
   RETURN_IF_ERROR(begun);
+  context_.attachments.Settle(exported.name());
   reconciler_.Remove(exported.name());
   return operation;
 }

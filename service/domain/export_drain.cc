@@ -11,6 +11,7 @@
 #include "google/protobuf/empty.pb.h"
 #include "service/domain/export_manager.h"
 #include "service/domain/export_view.h"
+#include "service/domain/filter_stack.h"
 #include "service/domain/identity.h"
 #include "service/errors.h"
 
@@ -57,7 +58,9 @@ class DrainJob final : public Job {
   absl::StatusOr<JobOutcome> Finish() override {
     ASSIGN_OR_RETURN(const Stored<v1::Export> row, Row());
     context_.index.Unlink(export_.name());
+    context_.attachments.Tell(export_.name(), {});
     JobOutcome outcome;
+    TouchFilters(&outcome);
     RETURN_IF_ERROR(context_.intents.Clear(export_.name(), context_.requests, &outcome.steps));
     outcome.steps.push_back(Touch(kImages, export_.source()));  // it has a dependent less
     outcome.steps.push_back(records_.Erasing(row));
@@ -72,12 +75,16 @@ class DrainJob final : public Job {
     if (!row.has_value()) {  // nothing can come back
       RETURN_IF_ERROR(serving_.Stop(export_, engine::DeleteMode::kHard));
       context_.index.Unlink(export_.name());
+      context_.attachments.Tell(export_.name(), {});
+      TouchFilters(&outcome);
       outcome.steps.push_back(Touch(kImages, export_.source()));  // it has a dependent less
       outcome.committed = [this] { end_.gone(export_); };
       return outcome;
     }
     if (row->resource.uid() != export_.uid()) return outcome;
     context_.index.Link(export_.name(), export_.source());
+    context_.attachments.Tell(export_.name(), FiltersOf(export_));
+    TouchFilters(&outcome);
     v1::Export back = row->resource;
     back.clear_operation();
     const ExportServing::State state = serving_.ServeOrChange(back);
@@ -103,6 +110,13 @@ class DrainJob final : public Job {
     ASSIGN_OR_RETURN(Stored<v1::Export> row, records_.Get(export_.name()));
     if (row.resource.uid() == export_.uid()) return row;
     return absl::InternalError(absl::StrCat(export_.name(), " is another export by now."));
+  }
+
+  // The filters that have an attachment less, or have it again.
+  void TouchFilters(JobOutcome* outcome) const {
+    for (const std::string& filter : context_.attachments.Changed(export_.name())) {
+      outcome->steps.push_back(Touch(kFilters, filter));
+    }
   }
 
   // No new clients from now on.

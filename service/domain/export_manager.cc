@@ -30,7 +30,8 @@ ExportManager::ExportManager(const ManagerContext& context, ImageManager& images
                              ExportOptions options)
     : context_(context),
       images_(images),
-      serving_(context.engine, images, options.max_connections),
+      serving_(context.engine, context.store, images,
+               {options.max_connections, context.allow_fault_filters}),
       max_exports_(options.max_exports),
       records_(context.store, kExports, kExportType),
       reconciler_(options.reconciler, [this](const std::string& name) { return TryAgain(name); }) {
@@ -120,6 +121,7 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   exported.clear_etag();
   if (exported.nbd_name().empty()) exported.set_nbd_name(request.export_id());
   if (!exported.has_enabled()) exported.set_enabled(true);
+  RETURN_IF_ERROR(CompleteStack(&exported));
   ASSIGN_OR_RETURN(const std::optional<StoredExport> old, records_.Find(exported.name()));
   if (old.has_value()) {
     return ExistsAlready(exported, old->resource, kExportType, exported.name());
@@ -128,6 +130,7 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   RETURN_IF_ERROR(images_.ActiveSpec(exported.source(), "export.source").status());
   RETURN_IF_ERROR(images_.CheckNotWorkedOn(exported.source()));
   if (!exported.read_only()) RETURN_IF_ERROR(images_.CheckNothingStandsOn(exported.source()));
+  RETURN_IF_ERROR(serving_.CheckStack(exported));
   RETURN_IF_ERROR(CheckNames(exported));
   RETURN_IF_ERROR(CheckCount(max_exports_ - 1));
   exported.set_uid(NewUid());
@@ -138,10 +141,12 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   return exported;
 }
 
-// Its image, and the export that has its wire name. That one may be on its way out: its row is gone
-// before its names are free, both under its lock, so that who saw the row gone gets the name.
+// Its image, its filters, and the export that has its wire name. That one may be on its way out:
+// its row is gone before its names are free, both under its lock, so that who saw the row gone gets
+// the name.
 std::vector<std::string> ExportManager::Around(const v1::Export& exported) const {
-  std::vector<std::string> names = {exported.source()};
+  std::vector<std::string> names = FiltersOf(exported);
+  names.push_back(exported.source());
   const std::string& nbd_name = exported.nbd_name();
   const std::optional<std::string> owner =
       context_.index.OwnerOf(nbd_name.empty() ? std::string(IdOf(exported.name())) : nbd_name);
@@ -167,8 +172,20 @@ absl::Status ExportManager::CheckCount(std::size_t most) const {
 absl::Status ExportManager::TakeNames(const v1::Export& exported) {
   const std::optional<std::string> other =
       context_.index.Add(exported.name(), exported.nbd_name(), exported.source());
-  if (!other.has_value() || *other == exported.name()) return absl::OkStatus();
-  return NameInUse(*other);
+  if (other.has_value() && *other != exported.name()) return NameInUse(*other);
+  context_.attachments.Tell(exported.name(), FiltersOf(exported));
+  return absl::OkStatus();
+}
+
+void ExportManager::FreeNames(const std::string& name) {
+  context_.attachments.Remove(name);
+  context_.index.Remove(name);
+}
+
+void ExportManager::TouchFilters(const std::string& name, std::vector<Mutation>* steps) const {
+  for (const std::string& filter : context_.attachments.Changed(name)) {
+    steps->push_back(Touch(kFilters, filter));
+  }
 }
 
 absl::StatusOr<v1::Export> ExportManager::Create(const v1::CreateExportRequest& request,
@@ -192,7 +209,7 @@ absl::StatusOr<v1::Export> ExportManager::Establish(v1::Export exported, const C
   const std::string name = exported.name();
   // Others may have come at the same time.
   if (const absl::Status fits = CheckCount(max_exports_); !fits.ok()) {
-    context_.index.Remove(name);
+    FreeNames(name);
     return fits;
   }
   store::v1::Intent intent;
@@ -204,7 +221,7 @@ absl::StatusOr<v1::Export> ExportManager::Establish(v1::Export exported, const C
   const absl::StatusOr<StoredExport> creating =
       records_.Commit(std::move(steps), std::move(add), std::move(exported));
   if (!creating.ok()) {
-    context_.index.Remove(name);
+    FreeNames(name);
     return creating.status();
   }
   const ExportServing::State state = serving_.Serve(creating->resource);
@@ -230,8 +247,10 @@ absl::StatusOr<v1::Export> ExportManager::Settle(const std::string& request, con
   std::vector<Mutation> steps = {Intents::Removing(row.name())};
   RETURN_IF_ERROR(context_.requests.Answer(request, told, &steps));
   if (row.generation() == 1) steps.push_back(Touch(kImages, row.source()));  // a dependent more
+  TouchFilters(row.name(), &steps);
   steps.push_back(records_.Saving(row, revision));
   RETURN_IF_ERROR(CommitOrAgain(row.name(), steps));
+  context_.attachments.Settle(row.name());
   return told;
 }
 
@@ -251,15 +270,19 @@ absl::Status ExportManager::TakeBack(const std::string& request, const StoredExp
     context_.index.Unlink(stored.resource.name());
     steps.push_back(Touch(kImages, stored.resource.source()));  // a dependent less
   }
+  const std::string& name = stored.resource.name();
+  context_.attachments.Tell(name, row == nullptr ? std::vector<std::string>() : FiltersOf(*row));
+  TouchFilters(name, &steps);
   steps.push_back(row == nullptr ? records_.Erasing(stored)
                                  : records_.Saving(*row, stored.revision));
-  RETURN_IF_ERROR(CommitOrAgain(stored.resource.name(), steps));
+  RETURN_IF_ERROR(CommitOrAgain(name, steps));
+  context_.attachments.Settle(name);
   if (row == nullptr) Forget(stored.resource);
   return absl::OkStatus();
 }
 
 void ExportManager::Forget(const v1::Export& exported) {
-  context_.index.Remove(exported.name());
+  FreeNames(exported.name());
   context_.conditions.Forget(exported.uid());
   reconciler_.Remove(exported.name());
   images_.Released(exported.source());

@@ -44,8 +44,28 @@ class ExportManager {
   std::vector<absl::StatusOr<v1::Export>> GetMany(const std::vector<std::string>& names) const;
   absl::StatusOr<v1::ListExportsResponse> List(const v1::ListExportsRequest& request) const;
   absl::StatusOr<v1::Export> Update(const v1::UpdateExportRequest& request, const Call& call);
+  absl::StatusOr<v1::Export> AttachFilter(const v1::AttachFilterRequest& request, const Call& call);
+  absl::StatusOr<v1::Export> DetachFilter(const v1::DetachFilterRequest& request, const Call& call);
   absl::StatusOr<google::longrunning::Operation> Delete(const v1::DeleteExportRequest& request,
                                                         const Call& call);
+
+  // What a change of a filter needs of the exports in `names` that have it. The caller holds their
+  // locks alone, and shares those of their images.
+  //
+  // Finishes or takes back what could not be written of earlier changes.
+  absl::Status SettleChanges(const std::vector<std::string>& names);
+  // What ChangeFilter() would answer. Nothing need be served; what cannot be served as it is, is
+  // not asked.
+  absl::Status CheckFilter(const std::vector<std::string>& names, const v1::Filter& before,
+                           const v1::Filter& after, const FilterChange& change) const;
+  // Brings those that are served to `filter`, whatever its row says, up to the first error, which
+  // names the export. Those that it was tried with are added to `done`.
+  absl::Status ChangeFilter(const std::vector<std::string>& names, const v1::Filter& filter,
+                            const FilterChange& change, std::vector<std::string>* done) const;
+  // What cannot be served because of the filter may be able to now.
+  void FilterChanged(const std::vector<std::string>& names);
+  // The images that they serve.
+  std::vector<std::string> SourcesOf(const std::vector<std::string>& names) const;
 
   // RESOURCE_NOT_FOUND unless there is such an export.
   absl::Status CheckExists(const std::string& name) const;
@@ -77,9 +97,18 @@ class ExportManager {
   absl::StatusOr<v1::Export> UpdateExisting(const StoredExport& before,
                                             const v1::UpdateExportRequest& request,
                                             const Call& call);
+  // The same for any change: what is told of `before` is `shown`.
+  absl::StatusOr<v1::Export> Bring(const StoredExport& before, const v1::Export& shown,
+                                   v1::Export after, const FilterChange& change, const Call& call);
+  // The row to change one entry of its stack; with the errors of every change.
+  absl::StatusOr<StoredExport> RowToChange(const std::string& name, const std::string& etag);
+  // OPERATION_IN_PROGRESS while it is being deleted.
+  static absl::Status CheckNotDeleted(const v1::Export& exported);
+  absl::StatusOr<v1::Export> AnswerAsItIs(const v1::Export& shown, const Call& call);
   // Brings what is served from `before` to `after`. What cannot be served already, for the same
   // reason, does not keep its resource from changing.
-  absl::StatusOr<v1::Export> Apply(const StoredExport& before, v1::Export after, const Call& call);
+  absl::StatusOr<v1::Export> Apply(const StoredExport& before, v1::Export after,
+                                   const FilterChange& change, const Call& call);
   // Commits that what `intent` was about has become `row`, and that this was `told`.
   absl::StatusOr<v1::Export> Settle(const std::string& request, const v1::Export& row,
                                     uint64_t revision, const v1::Export& told);
@@ -88,6 +117,9 @@ class ExportManager {
                         const v1::Export* row);
 
   absl::Status CommitOrAgain(const std::string& name, const std::vector<Mutation>& steps);
+  // The filters that have an attachment more or less.
+  void TouchFilters(const std::string& name, std::vector<Mutation>* steps) const;
+  void FreeNames(const std::string& name);
 
   // Begins a deletion; the operation, to be started.
   absl::StatusOr<std::string> BeginDrain(const StoredExport& stored,

@@ -10,7 +10,13 @@
 namespace gabion::service {
 
 absl::Status ExportManager::Load() {
-  return records_.ForEach([&](const StoredExport& stored) { return TakeNames(stored.resource); });
+  return records_.ForEach([&](const StoredExport& stored) {
+    RETURN_IF_ERROR(TakeNames(stored.resource));
+    // Of a change that was cut off nobody may have been told.
+    const bool settled = stored.resource.observed_generation() == stored.resource.generation();
+    if (settled) context_.attachments.Settle(stored.resource.name());
+    return absl::OkStatus();
+  });
 }
 
 absl::Status ExportManager::Recover() {
@@ -62,7 +68,9 @@ absl::Status ExportManager::RecoverChange(const StoredExport& stored,
                                           const store::v1::Intent& intent) {
   v1::Export row = stored.resource;
   const bool creates = intent.create_export();
-  context_.index.Link(row.name(), row.source());  // taking it back may have begun
+  // Taking it back may have begun.
+  context_.index.Link(row.name(), row.source());
+  context_.attachments.Tell(row.name(), FiltersOf(row));
   // While its taking back could not be written, somebody may have put an image on the source.
   const absl::Status writable =
       row.read_only() ? absl::OkStatus() : images_.CheckNothingStandsOn(row.source());

@@ -17,41 +17,68 @@ void SetServed(v1::Export* row) {
   NoteServed(row);
 }
 
-absl::StatusOr<engine::ExportSpec> ExportServing::SpecFor(const v1::Export& exported) const {
+absl::StatusOr<std::vector<engine::FilterEntry>> ExportServing::StackOf(
+    const v1::Export& exported, const FilterChange& change) const {
+  StackSource source;
+  source.allow_faults = options_.allow_fault_filters;
+  source.fields = change.fields;
+  source.find = [&](const std::string& name,
+                    const std::string& field) -> absl::StatusOr<v1::Filter> {
+    if (change.instead != nullptr && change.instead->name() == name) return *change.instead;
+    ASSIGN_OR_RETURN(Stored<v1::Filter> stored, filters_.Get(name, field));
+    return std::move(stored.resource);
+  };
+  return ResolveStack(exported, source);
+}
+
+absl::Status ExportServing::CheckStack(const v1::Export& exported,
+                                       const EntryFields& fields) const {
+  FilterChange change;
+  change.fields = fields;
+  return StackOf(exported, change).status();
+}
+
+absl::StatusOr<engine::ExportSpec> ExportServing::SpecFor(const v1::Export& exported,
+                                                          const FilterChange& change) const {
   ASSIGN_OR_RETURN(const engine::ImageSpec image,
                    images_.ServedSpec(exported.source(), "export.source"));
   engine::ExportSpec spec = SpecOf(exported, image);
-  if (spec.max_connections == 0 || spec.max_connections > max_connections_) {
-    spec.max_connections = max_connections_;
+  if (spec.max_connections == 0 || spec.max_connections > options_.max_connections) {
+    spec.max_connections = options_.max_connections;
   }
+  ASSIGN_OR_RETURN(spec.filters, StackOf(exported, change));
+  spec.quiesce_timeout = change.quiesce_timeout;
   return spec;
 }
 
 ExportServing::State ExportServing::Serve(const v1::Export& exported) const {
-  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported));
+  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported, {}));
   State state =
       Await<State>([&](auto done) { engine_.CreateExport(std::move(spec), std::move(done)); });
   if (!state.ok()) return FromEngine(state.status(), About(exported));
   return state;
 }
 
-ExportServing::State ExportServing::Change(const v1::Export& exported) const {
-  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported));
+ExportServing::State ExportServing::Change(const v1::Export& exported,
+                                           const FilterChange& change) const {
+  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported, change));
   State state =
       Await<State>([&](auto done) { engine_.UpdateExport(std::move(spec), std::move(done)); });
-  if (!state.ok()) return FromEngine(state.status(), About(exported));
+  if (!state.ok()) return FromEngine(state.status(), About(exported, change.fields));
   return state;
 }
 
-ExportServing::State ExportServing::ServeOrChange(const v1::Export& exported) const {
-  return Look({exported.name()}).front().ok() ? Change(exported) : Serve(exported);
+ExportServing::State ExportServing::ServeOrChange(const v1::Export& exported,
+                                                  const FilterChange& change) const {
+  return Look({exported.name()}).front().ok() ? Change(exported, change) : Serve(exported);
 }
 
-ExportServing::State ExportServing::Check(const v1::Export& exported) const {
-  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported));
+ExportServing::State ExportServing::Check(const v1::Export& exported,
+                                          const FilterChange& change) const {
+  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported, change));
   State state =
       Await<State>([&](auto done) { engine_.CheckExport(std::move(spec), std::move(done)); });
-  if (!state.ok()) return FromEngine(state.status(), About(exported));
+  if (!state.ok()) return FromEngine(state.status(), About(exported, change.fields));
   return state;
 }
 

@@ -59,10 +59,13 @@ void TellConditions(const engine::ExportState* state, const Conditions& stored,
 
 }  // namespace
 
-EngineCall About(const v1::Export& exported) {
+EngineCall About(const v1::Export& exported, const EntryFields& fields) {
   EngineCall call;
   call.image = exported.source();
   call.export_name = exported.name();
+  for (int i = 0; i < exported.filter_stack_size(); ++i) {
+    call.filter_fields.push_back(FieldOfEntry(exported, i, fields));
+  }
   return call;
 }
 

@@ -6,12 +6,14 @@
 #include "gabion/v1/export.pb.h"
 #include "service/domain/condition_log.h"
 #include "service/domain/engine_errors.h"
+#include "service/domain/filter_stack.h"
 #include "service/domain/image_chains.h"
 
 namespace gabion::service {
 
-// What errors of the engine about `exported` are about.
-EngineCall About(const v1::Export& exported);
+// What errors of the engine about `exported` are about. `fields`: where the request says what the
+// entries of its filter_stack are.
+EngineCall About(const v1::Export& exported, const EntryFields& fields = {});
 
 // In a row that is about to be written: since when it is Ready, or is not.
 void NoteServed(v1::Export* row);

@@ -9,7 +9,10 @@
 #include "engine/base/status_macros.h"
 #include "service/domain/await.h"
 #include "service/domain/engine_errors.h"
+#include "service/domain/filter_attachments.h"
+#include "service/domain/records.h"
 #include "service/errors.h"
+#include "service/filter_registry.h"
 #include "service/names.h"
 
 namespace gabion::service {
@@ -273,6 +276,51 @@ absl::StatusOr<v1::VerifyResponse> Inspector::Verify(const v1::VerifyRequest& re
     response.set_first_mismatch_offset(request.offset() + index);
     response.set_expected_byte(std::to_integer<uint32_t>(*differs.first));
     response.set_actual_byte(std::to_integer<uint32_t>(*differs.second));
+  }
+  return response;
+}
+
+absl::Status Inspector::TellEntry(const v1::FilterStackEntry& entry,
+                                  v1::FilterStatistics* told) const {
+  told->set_filter(entry.filter());
+  told->set_kind(FilterKindName(entry.spec()));
+  if (!entry.has_filter()) return absl::OkStatus();
+  const Records<v1::Filter> filters(store_, kFilters, kFilterType);
+  ASSIGN_OR_RETURN(const std::optional<Stored<v1::Filter>> stored, filters.Find(entry.filter()));
+  if (stored.has_value()) told->set_kind(FilterKindName(stored->resource.spec()));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::GetFilterStatisticsResponse> Inspector::FilterStatistics(
+    const v1::GetFilterStatisticsRequest& request) const {
+  using All = std::vector<engine::FilterStatistics>;
+  ASSIGN_OR_RETURN(const v1::Export exported, exports_.ServedRow(request.name()));
+  const auto counted = Await<absl::StatusOr<All>>(
+      [&](auto done) { engine_.GetFilterStatistics(request.name(), std::move(done)); });
+  if (!counted.ok()) return FromEngine(counted.status(), AboutRange(request.name(), {}));
+  v1::GetFilterStatisticsResponse response;
+  for (const engine::FilterStatistics& one : *counted) {
+    v1::FilterStatistics& told = *response.add_entries();
+    told.set_entry_id(one.entry_id);
+    told.set_bypassed(one.bypassed);
+    // The stack may be another one than the row's for a moment, while it is changed.
+    for (const v1::FilterStackEntry& entry : exported.filter_stack()) {
+      if (entry.entry_id() == one.entry_id) RETURN_IF_ERROR(TellEntry(entry, &told));
+    }
+    for (const filters::Statistics::Counter& counter : one.statistics.counters) {
+      told.add_counters()->set_name(counter.name);
+      told.mutable_counters()->rbegin()->set_value(counter.value);
+    }
+    for (const filters::Statistics::Histogram& histogram : one.statistics.histograms) {
+      v1::FilterStatistics::Histogram& shown = *told.add_histograms();
+      shown.set_name(histogram.name);
+      shown.set_sum(histogram.sum);
+      for (const filters::Statistics::Bucket& bucket : histogram.buckets) {
+        v1::FilterStatistics::Bucket& range = *shown.add_buckets();
+        range.set_upper_bound(bucket.bound);
+        range.set_count(bucket.count);
+      }
+    }
   }
   return response;
 }

@@ -81,9 +81,13 @@ class Inspector {
   absl::StatusOr<v1::ReadResponse> Read(const v1::ReadRequest& request);
   absl::StatusOr<v1::WriteResponse> Write(const v1::WriteRequest& request, const Call& call);
   absl::StatusOr<v1::VerifyResponse> Verify(const v1::VerifyRequest& request);
+  absl::StatusOr<v1::GetFilterStatisticsResponse> FilterStatistics(
+      const v1::GetFilterStatisticsRequest& request) const;
 
  private:
   absl::StatusOr<Inspected> Open(const std::string& name, bool writable);
+  // What stands there: the entry's filter and its kind.
+  absl::Status TellEntry(const v1::FilterStackEntry& entry, v1::FilterStatistics* told) const;
   // For a write, which nobody begins to stand on meanwhile.
   absl::StatusOr<ResourceLocks::Guard> Lock(const std::string& name, const Call& call);
 

@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 #include "service/domain/condition_log.h"
 #include "service/domain/export_index.h"
+#include "service/domain/filter_attachments.h"
 #include "service/domain/image_chains.h"
 #include "service/domain/intents.h"
 #include "service/domain/operation_manager.h"
@@ -22,12 +23,14 @@ struct ManagerContext {
   ResourceLocks& locks;
   ExportIndex& index;
   ImageChains& chains;
+  FilterAttachments& attachments;
   const PageTokens& tokens;
   RequestLog& requests;
   OperationManager& operations;
   Intents& intents;
   ConditionLog& conditions;
   Logger& logger;
+  bool allow_fault_filters = false;
 };
 
 }  // namespace gabion::service

@@ -16,8 +16,8 @@ namespace {
 
 constexpr std::size_t kPage = 256;  // changes or rows that are read at once
 constexpr std::size_t kBatch = 64;  // resources that are read at once
-constexpr std::string_view kCollections[] = {"pools", "images", "exports", "connections",
-                                             "operations"};
+constexpr std::string_view kCollections[] = {"pools",   "images",      "filters",
+                                             "exports", "connections", "operations"};
 
 // `name` is `parent` or below it; everything is if that is empty.
 bool IsWithin(std::string_view parent, std::string_view name) {

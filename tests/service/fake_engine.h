@@ -74,6 +74,12 @@ class FakeEngine final : public engine::Engine {
   void AwaitCalls(const std::string& method, int count);
   int calls(const std::string& method) const;
 
+  // From now on `check` is asked whether an export can be served with its filters: by
+  // CreateExport, UpdateExport and CheckExport.
+  void SetStackCheck(std::function<absl::Status(const engine::ExportSpec&)> check);
+  // What each entry of that id has counted; others have nothing.
+  void SetStatistics(const std::string& entry_id, filters::Statistics statistics);
+
   // What checks find. A repair fixes all of it.
   void SetReport(engine::CheckReport report);
   // From now on checks stay in their middle until they are cancelled or ReleaseChecks().
@@ -138,6 +144,9 @@ class FakeEngine final : public engine::Engine {
       engine::Callback<absl::StatusOr<std::vector<engine::ConnectionState>>> done) override;
   void CloseConnection(std::string export_name, uint64_t id,
                        engine::Callback<absl::Status> done) override;
+  void GetFilterStatistics(
+      std::string export_name,
+      engine::Callback<absl::StatusOr<std::vector<engine::FilterStatistics>>> done) override;
   void CheckExport(engine::ExportSpec spec,
                    engine::Callback<absl::StatusOr<engine::ExportState>> done) override;
   void OpenImageTarget(
@@ -159,6 +168,7 @@ class FakeEngine final : public engine::Engine {
   void Do(const std::string& method, engine::Callback<T> done, std::function<T()> work);
   absl::StatusOr<engine::ImageInfo> Info(const engine::ImageSpec& spec) const;
   absl::StatusOr<engine::ExportState> State(const Export& exported) const;
+  absl::Status CheckStack(const engine::ExportSpec& spec) const;
   absl::Status CheckFits(ByteCount size) const;
   absl::Status CheckUnlocked(const engine::ImageSpec& spec) const;
   absl::Status CheckUnused(const engine::ImageSpec& spec) const;
@@ -183,6 +193,8 @@ class FakeEngine final : public engine::Engine {
   std::map<std::string, Export> exports_;
   std::multiset<std::string> open_targets_;  // the files
   engine::Observer observer_;
+  std::function<absl::Status(const engine::ExportSpec&)> stack_check_;
+  std::map<std::string, filters::Statistics> statistics_;  // by entry id
   engine::CheckReport report_;
   bool holds_checks_ = false;
   int held_checks_ = 0;

@@ -1,4 +1,4 @@
-// Checks of images by the fake engine.
+// Checks of images and filters of exports by the fake engine.
 #include <chrono>
 #include <utility>
 
@@ -72,6 +72,45 @@ void FakeEngine::CheckImage(ImageSpec spec, ImageRepair repair, CheckControl* co
               return Report(spec, repair);
             });
       });
+}
+
+void FakeEngine::SetStackCheck(std::function<absl::Status(const engine::ExportSpec&)> check) {
+  const std::lock_guard lock(mutex_);
+  stack_check_ = std::move(check);
+}
+
+absl::Status FakeEngine::CheckStack(const engine::ExportSpec& spec) const {
+  std::function<absl::Status(const engine::ExportSpec&)> check;
+  {
+    const std::lock_guard lock(mutex_);
+    check = stack_check_;
+  }
+  return check ? check(spec) : absl::OkStatus();
+}
+
+void FakeEngine::SetStatistics(const std::string& entry_id, filters::Statistics statistics) {
+  const std::lock_guard lock(mutex_);
+  statistics_[entry_id] = std::move(statistics);
+}
+
+void FakeEngine::GetFilterStatistics(
+    std::string export_name,
+    engine::Callback<absl::StatusOr<std::vector<engine::FilterStatistics>>> done) {
+  using All = std::vector<engine::FilterStatistics>;
+  Do<absl::StatusOr<All>>("GetFilterStatistics", std::move(done),
+                          [this, export_name]() -> absl::StatusOr<All> {
+                            const std::lock_guard lock(mutex_);
+                            const auto found = exports_.find(export_name);
+                            if (found == exports_.end()) return absl::NotFoundError(export_name);
+                            All all;
+                            for (const engine::FilterEntry& entry : found->second.spec.filters) {
+                              const auto counted = statistics_.find(entry.id);
+                              engine::FilterStatistics one{entry.id, entry.bypassed, {}};
+                              if (counted != statistics_.end()) one.statistics = counted->second;
+                              all.push_back(std::move(one));
+                            }
+                            return all;
+                          });
 }
 
 }  // namespace gabion::service

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -209,7 +210,7 @@ TEST(AlignPropertyTest, RequestsBelowKeepAlignmentAndLengthAndLoseNoByte) {
         random.FillNonZero(request.bytes);
         tasks.Add(RunWrite(*filter, request));
       }
-      std::copy(request.bytes.begin(), request.bytes.end(), model.begin() + at);
+      std::memcpy(&model[at], request.bytes.data(), length);
       at += length;
     }
     stand.ready.RunUntilIdle();

@@ -160,10 +160,10 @@ inline void FillAtRandom(MemoryNode& node, RandomSource& random) {
   }
 }
 
-inline std::vector<std::byte> NonZero(RandomSource& random, uint64_t size) {
-  std::vector<std::byte> bytes(size);
-  random.FillNonZero(bytes);
-  return bytes;
+// True if `content` has `bytes` at `offset`.
+inline bool HasAt(const std::vector<std::byte>& content, uint64_t offset, Bytes bytes) {
+  const Bytes there = Bytes(content).subspan(offset, bytes.size());
+  return std::equal(bytes.begin(), bytes.end(), there.begin());
 }
 
 inline std::vector<std::byte> Filled(uint64_t size, uint8_t value) {

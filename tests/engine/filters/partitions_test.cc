@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -15,7 +17,6 @@ namespace {
 using absl::StatusCode;
 using test::Disk;
 using test::GptLayout;
-using test::GptPartition;
 
 // What a search read, besides what it found.
 struct Reading {
@@ -65,9 +66,15 @@ TEST(SearchTest, TheFirstSectorOfAFileSystemIsNoTable) {
 
 // ---- MBR
 
+constexpr uint64_t kSector = 512;
+
+ByteRange Sectors(uint64_t first, uint64_t count) {
+  return Range(first * kSector, count * kSector);
+}
+
 // Sectors: primary 1 at 64, extended as 2 from 200 to 799 with logical 5 to 7, primary 4 at 900.
 Disk MbrDisk() {
-  Disk disk(1000 * 512);
+  Disk disk(1000 * kSector);
   test::PutMbrEntry(disk, 0, 0, 0x83, 64, 100);
   test::PutMbrEntry(disk, 0, 1, 0x05, 200, 600);
   test::PutMbrEntry(disk, 0, 3, 0x07, 900, 100);
@@ -81,11 +88,11 @@ Disk MbrDisk() {
 
 TEST(MbrSearchTest, PrimaryAndLogicalPartitions) {
   const Disk disk = MbrDisk();
-  EXPECT_EQ(*Find(disk, 1), Range(64 * 512, 100 * 512));
-  EXPECT_EQ(*Find(disk, 4), Range(900 * 512, 100 * 512)) << "up to the last sector";
-  EXPECT_EQ(*Find(disk, 5), Range(208 * 512, 50 * 512));
-  EXPECT_EQ(*Find(disk, 6), Range(310 * 512, 100 * 512)) << "counts from its own record";
-  EXPECT_EQ(*Find(disk, 7), Range(601 * 512, 199 * 512)) << "links count from the first one";
+  EXPECT_EQ(*Find(disk, 1), Sectors(64, 100));
+  EXPECT_EQ(*Find(disk, 4), Sectors(900, 100)) << "up to the last sector";
+  EXPECT_EQ(*Find(disk, 5), Sectors(208, 50));
+  EXPECT_EQ(*Find(disk, 6), Sectors(310, 100)) << "counts from its own record";
+  EXPECT_EQ(*Find(disk, 7), Sectors(601, 199)) << "links count from the first one";
 }
 
 TEST(MbrSearchTest, NumbersWithoutAPartition) {
@@ -94,7 +101,7 @@ TEST(MbrSearchTest, NumbersWithoutAPartition) {
   for (const uint32_t number : numbers) {
     EXPECT_EQ(CodeOf(disk, number), StatusCode::kNotFound) << number;
   }
-  Disk primary_only(1000 * 512);
+  Disk primary_only(1000 * kSector);
   test::PutMbrEntry(primary_only, 0, 0, 0x83, 64, 100);
   EXPECT_EQ(CodeOf(primary_only, 5), StatusCode::kNotFound);
 }
@@ -102,7 +109,7 @@ TEST(MbrSearchTest, NumbersWithoutAPartition) {
 TEST(MbrSearchTest, ARecordWithoutAPartitionTakesNoNumber) {
   Disk disk = MbrDisk();
   test::PutMbrEntry(disk, 200, 0, 0, 0, 0);
-  EXPECT_EQ(*Find(disk, 5), Range(310 * 512, 100 * 512));
+  EXPECT_EQ(*Find(disk, 5), Sectors(310, 100));
 }
 
 TEST(MbrSearchTest, APartitionBehindTheEndIsDataLoss) {
@@ -133,7 +140,7 @@ TEST(MbrSearchTest, AChainThatLeadsNowhereIsDataLoss) {
 }
 
 TEST(MbrSearchTest, AChainHasABound) {
-  Disk disk(3000 * 512);
+  Disk disk(3000 * kSector);
   test::PutMbrEntry(disk, 0, 0, 0x0f, 1, 2999);
   for (uint32_t sector = 1; sector < 2999; ++sector) {
     test::PutMbrEntry(disk, sector, 1, 0x0f, sector, 1);
@@ -144,10 +151,17 @@ TEST(MbrSearchTest, AChainHasABound) {
 }
 
 TEST(MbrSearchTest, AnOldGptHeaderMakesNoGpt) {
-  Disk disk(1000 * 512);
+  Disk disk(1000 * kSector);
   test::PutGpt(disk, {}, 999, {{1, 100, 199}});
   test::PutMbrEntry(disk, 0, 0, 0x83, 64, 100);
-  EXPECT_EQ(*Find(disk, 1), Range(64 * 512, 100 * 512));
+  EXPECT_EQ(*Find(disk, 1), Sectors(64, 100));
+}
+
+TEST(MbrSearchTest, AProtectiveEntryBeginsAtTheGptHeader) {
+  Disk disk(1000 * kSector);
+  test::PutGpt(disk, {}, 999, {{1, 100, 199}});
+  test::PutMbrEntry(disk, 0, 0, 0xee, 64, 100);
+  EXPECT_EQ(*Find(disk, 1), Sectors(64, 100));
 }
 
 // ---- GPT
@@ -169,6 +183,7 @@ class GptSearchTest : public testing::TestWithParam<uint64_t> {
   ByteRange Sectors(uint64_t first, uint64_t count) const {
     return Range(first * sector_, count * sector_);
   }
+  void Wipe(uint64_t at) { std::memset(&disk_.at(at), 0, sector_); }
   void DamagePrimary() { Flip(disk_, sector_ + 50); }
   void DamageBackup() { Flip(disk_, (kSectors - 1) * sector_ + 50); }
   void Reseal() {
@@ -196,9 +211,9 @@ TEST_P(GptSearchTest, TheBackupStandsInForADamagedPrimaryHeader) {
 }
 
 TEST_P(GptSearchTest, TheBackupStandsInForAnOverwrittenPrimaryHeader) {
-  std::fill_n(disk_.begin() + sector_, sector_, std::byte{0});
+  Wipe(sector_);
   EXPECT_EQ(*Find(disk_, 1), Sectors(200, 100));
-  std::fill_n(disk_.end() - sector_, sector_, std::byte{0});
+  Wipe(disk_.size() - sector_);
   EXPECT_EQ(CodeOf(disk_, 1), StatusCode::kDataLoss) << "the MBR says that there is one";
 }
 
@@ -296,6 +311,14 @@ TEST(GptSearchLayoutTest, EntriesOfAllLengthsAndNumbers) {
   }
 }
 
+TEST(GptSearchLayoutTest, EntriesInTheBootRecordAreDataLoss) {
+  const GptLayout layout{.entries = 4};
+  Disk disk(kSectors * kSector);
+  test::PutMbrEntry(disk, 0, 0, 0xee, 1, 0xffffffff);
+  test::PutGptHeader(disk, layout, 1, kSectors - 1, 0, kSectors - 1);
+  EXPECT_EQ(CodeOf(disk, 1), StatusCode::kDataLoss);
+}
+
 // ---- damage
 
 Disk PickDisk(test::RandomSource& random) {
@@ -317,9 +340,9 @@ uint64_t PickPlace(test::RandomSource& random, const Disk& disk) {
                             1024,
                             4096,
                             8192,
-                            200 * 512,
-                            300 * 512,
-                            600 * 512,
+                            200 * kSector,
+                            300 * kSector,
+                            600 * kSector,
                             disk.size() - 512,
                             disk.size() - 4096};
   return std::min<uint64_t>(disk.size() - 1, random.Pick(bases) + random.Below(600));

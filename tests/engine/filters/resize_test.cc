@@ -188,7 +188,7 @@ TEST(ResizePropertyTest, StatusAndContentAreTheChildsAndThenAHole) {
       const ByteRange range = random.RangeWithin(size);
       std::vector<std::byte> bytes(range.length.value, std::byte{0xee});
       ASSERT_TRUE(stand.Finish(filter->Read(range, bytes)).ok());
-      ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(), content.begin() + range.offset.value));
+      ASSERT_TRUE(test::HasAt(content, range.offset.value, bytes));
     }
   }
 }

@@ -149,8 +149,7 @@ TEST(SlicePropertyTest, IsTheExactImageOfItsRange) {
 
     std::vector<std::byte> bytes(range.length.value);
     ASSERT_TRUE(stand.Finish(slice->Read(WholeOf(*slice), bytes)).ok());
-    const auto first = memory.content().begin() + range.offset.value;
-    ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(), first));
+    ASSERT_TRUE(test::HasAt(memory.content(), range.offset.value, bytes));
   }
 }
 

@@ -31,6 +31,7 @@ class ThrottledDisk {
     for (int i = 0; i < depth; ++i) tasks_.Add(Discard(bytes));
   }
   void Stop() { stop_ = true; }
+  void Go() { stop_ = false; }
   std::size_t clients() const { return tasks_.running(); }
 
   uint64_t read = 0;       // bytes

@@ -75,6 +75,39 @@ class ApiCalls {
         "gabion.v1.ExportService.DeleteExport", request,
         [this](auto& r, auto& call) { return domain_.exports().Delete(r, call); });
   }
+  absl::StatusOr<v1::Export> Send(const v1::AttachFilterRequest& request) {
+    return Ask<v1::Export>(
+        "gabion.v1.ExportService.AttachFilter", request,
+        [this](auto& r, auto& call) { return domain_.exports().AttachFilter(r, call); });
+  }
+  absl::StatusOr<v1::Export> Send(const v1::DetachFilterRequest& request) {
+    return Ask<v1::Export>(
+        "gabion.v1.ExportService.DetachFilter", request,
+        [this](auto& r, auto& call) { return domain_.exports().DetachFilter(r, call); });
+  }
+  absl::StatusOr<v1::Filter> Send(const v1::CreateFilterRequest& request) {
+    return Ask<v1::Filter>(
+        "gabion.v1.FilterService.CreateFilter", request,
+        [this](auto& r, auto& call) { return domain_.filters().Create(r, call); });
+  }
+  absl::StatusOr<v1::Filter> Send(const v1::UpdateFilterRequest& request) {
+    return Ask<v1::Filter>(
+        "gabion.v1.FilterService.UpdateFilter", request,
+        [this](auto& r, auto& call) { return domain_.filters().Update(r, call); });
+  }
+  absl::StatusOr<google::protobuf::Empty> Send(const v1::DeleteFilterRequest& request) {
+    using google::protobuf::Empty;
+    return Ask<Empty>("gabion.v1.FilterService.DeleteFilter", request,
+                      [this](auto& r, auto& call) -> absl::StatusOr<Empty> {
+                        RETURN_IF_ERROR(domain_.filters().Delete(r, call));
+                        return Empty();
+                      });
+  }
+  absl::StatusOr<v1::ListFiltersResponse> Send(const v1::ListFiltersRequest& request) {
+    return Ask<v1::ListFiltersResponse>(
+        "gabion.v1.FilterService.ListFilters", request,
+        [this](auto& r, auto&) { return domain_.filters().List(r); });
+  }
   absl::StatusOr<v1::ListExportsResponse> Send(const v1::ListExportsRequest& request) {
     return Ask<v1::ListExportsResponse>(
         "gabion.v1.ExportService.ListExports", request,

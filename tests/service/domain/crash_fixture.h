@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "google/longrunning/operations.pb.h"
+#include "service/domain/filter_stack.h"
 #include "service/domain/identity.h"
 #include "service/domain/image_file.h"
 #include "tests/service/domain/api_calls.h"
@@ -223,6 +224,7 @@ class CrashFixture : public DomainFixture {
     EXPECT_EQ(Rows("intents"), 0u);
     ExpectImages();
     ExpectExports();
+    ExpectFilters();
     for (const Row& row : RowsOf("requests")) {
       store::v1::Request request;
       ASSERT_TRUE(request.ParseFromString(row.value));
@@ -278,6 +280,32 @@ class CrashFixture : public DomainFixture {
     }
     const std::vector<std::string> served = engine_->served();
     EXPECT_EQ(std::set<std::string>(served.begin(), served.end()), expected);
+  }
+
+  // Every export is served with the filters that the rows say, and filters tell their exports.
+  void ExpectFilters() {
+    const auto filters = domain_->filters().List({});
+    const auto exports = domain_->exports().List({});
+    ASSERT_TRUE(filters.ok() && exports.ok());
+    std::set<std::pair<std::string, std::string>> attached;
+    std::set<std::pair<std::string, std::string>> told;
+    StackSource source;
+    source.allow_faults = true;
+    source.find = [&](const std::string& name, const std::string&) -> absl::StatusOr<v1::Filter> {
+      return domain_->filters().Get(name);
+    };
+    for (const v1::Filter& filter : filters->filters()) {
+      EXPECT_EQ(filter.observed_generation(), filter.generation()) << filter.name();
+      for (const std::string& name : filter.exports()) told.emplace(filter.name(), name);
+    }
+    for (const v1::Export& exported : exports->exports()) {
+      for (const std::string& name : FiltersOf(exported)) attached.emplace(name, exported.name());
+      if (!engine_->Serves(exported.name())) continue;
+      const auto stack = ResolveStack(exported, source);
+      ASSERT_TRUE(stack.ok()) << stack.status();
+      EXPECT_TRUE(engine_->Spec(exported.name()).filters == *stack) << exported.name();
+    }
+    EXPECT_EQ(told, attached);
   }
 
   Death death_;

@@ -71,6 +71,9 @@ class DomainThreadsTest : public CrashFixture {
     const auto exports = domain_->exports().List({});
     ASSERT_TRUE(exports.ok()) << exports.status();
     for (const v1::Export& one : exports->exports()) expected[one.name()] = ContentOf(one);
+    const auto filters = domain_->filters().List({});
+    ASSERT_TRUE(filters.ok()) << filters.status();
+    for (const v1::Filter& one : filters->filters()) expected[one.name()] = ContentOf(one);
     follower->Stop();
     if (follower->moments() == 0) {
       follower->Begin(*domain_);
@@ -133,6 +136,7 @@ class DomainThreadsTest : public CrashFixture {
                    absl::StrFormat("00000000-0000-4000-8000-%012x", number + 1));
   }
   absl::StatusOr<Told> SendOne(test::RandomSource random, const std::string& id) {
+    if (random.OneIn(2)) return SendOneOfFilters(std::move(random), id);
     switch (random.Below(6)) {
       case 0: {
         v1::CreateImageRequest request = CreateImageRequest(Id(&random), random.Between(1, 3000));
@@ -165,6 +169,52 @@ class DomainThreadsTest : public CrashFixture {
         v1::DeleteExportRequest request;
         request.set_name(absl::StrCat("exports/", Id(&random)));
         request.set_mode(static_cast<v1::DeleteExportRequest::Mode>(random.Between(1, 4)));
+        return SendAs(id, request);
+      }
+    }
+  }
+  absl::StatusOr<Told> SendOneOfFilters(test::RandomSource random, const std::string& id) {
+    const std::string filter = absl::StrCat("filters/", Id(&random));
+    const std::string exported = absl::StrCat("exports/", Id(&random));
+    const std::string delay = absl::StrCat("delay { read { nanos: ", random.Between(1, 50), " } }");
+    switch (random.Below(6)) {
+      case 0: {
+        v1::CreateFilterRequest request;
+        request.set_filter_id(Id(&random));
+        *request.mutable_filter()->mutable_spec() = FilterSpecOf(delay);
+        return SendAs(id, request);
+      }
+      case 1: {
+        v1::UpdateFilterRequest request;
+        request.mutable_filter()->set_name(filter);
+        *request.mutable_filter()->mutable_spec() = FilterSpecOf(delay);
+        return SendAs(id, request);
+      }
+      case 2: {
+        v1::DeleteFilterRequest request;
+        request.set_name(filter);
+        return SendAs(id, request);
+      }
+      case 3: {
+        v1::DetachFilterRequest request;
+        request.set_name(exported);
+        request.set_entry_id(Id(&random));
+        request.set_allow_missing(random.OneIn(2));
+        return SendAs(id, request);
+      }
+      case 4: {
+        v1::UpdateExportRequest request;
+        request.mutable_export_()->set_name(exported);
+        for (uint64_t i = random.Below(3); i > 0; --i) {
+          AddEntry(request.mutable_export_(), absl::StrCat("filter: 'filters/", Id(&random), "'"));
+        }
+        request.mutable_update_mask()->add_paths("filter_stack");
+        return SendAs(id, request);
+      }
+      default: {
+        v1::AttachFilterRequest request;
+        request.set_name(exported);
+        request.mutable_entry()->set_filter(filter);
         return SendAs(id, request);
       }
     }

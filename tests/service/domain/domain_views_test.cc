@@ -19,7 +19,8 @@ using ::testing::IsEmpty;
 class DomainViewsTest : public DomainFixture {
  protected:
   DomainViewsTest()
-      : views_(domain_->pools(), domain_->images(), domain_->exports(), domain_->connections(),
+      : views_(domain_->pools(), domain_->images(), domain_->exports(), domain_->filters(),
+               domain_->connections(),
                [](const std::string& name) -> absl::StatusOr<google::longrunning::Operation> {
                  if (name != "operations/o") return NotFound("gabion/Operation", name);
                  google::longrunning::Operation operation;
@@ -29,6 +30,7 @@ class DomainViewsTest : public DomainFixture {
                }) {
     EXPECT_TRUE(CreateImage("a").ok());
     EXPECT_TRUE(CreateExport("e", "images/a").ok());
+    EXPECT_TRUE(CreateFilter("f", "log {}").ok());
     engine::ConnectionState connection;
     connection.id = 7;
     connection.peer = "a peer";
@@ -39,8 +41,9 @@ class DomainViewsTest : public DomainFixture {
 };
 
 TEST_F(DomainViewsTest, EachIsWhatGetTells) {
-  const std::vector<std::string> names = {"exports/e/connections/7", "exports/e", "operations/o",
-                                          "images/a", "pools/default"};
+  const std::vector<std::string> names = {
+      "exports/e/connections/7", "exports/e", "operations/o", "images/a",
+      "pools/default",           "filters/f"};
   const auto views = views_.View(names);
   ASSERT_EQ(views.size(), names.size());
   for (std::size_t i = 0; i < names.size(); ++i) {
@@ -56,6 +59,7 @@ TEST_F(DomainViewsTest, EachIsWhatGetTells) {
   EXPECT_TRUE(MessageDifferencer::Equals(views[3]->image(), *domain_->images().Get("images/a")));
   EXPECT_EQ(views[3]->image().virtual_size_bytes(), 4096u);
   EXPECT_EQ(views[4]->pool().name(), "pools/default");
+  EXPECT_TRUE(MessageDifferencer::Equals(views[5]->filter(), GetFilter("filters/f")));
 }
 
 TEST_F(DomainViewsTest, ManyAreLookedAtTogether) {
@@ -87,6 +91,7 @@ TEST_F(DomainViewsTest, WhatIsNotThereIsNotFound) {
                                           "exports/f",
                                           "operations/p",
                                           "images/b",
+                                          "filters/g",
                                           "pools/other",
                                           "jobs/a",
                                           ""};

@@ -16,6 +16,7 @@
 #include "engine/base/log.h"
 #include "engine/base/status_macros.h"
 #include "google/protobuf/empty.pb.h"
+#include "google/protobuf/text_format.h"
 #include "service/domain/domain.h"
 #include "service/errors.h"
 #include "service/store/memory_store.h"
@@ -176,6 +177,40 @@ class DomainFixture : public testing::Test {
     request.mutable_export_()->clear_etag();  // whatever it is now
     for (const std::string& path : paths) request.mutable_update_mask()->add_paths(path);
     return domain_->exports().Update(request, Call());
+  }
+  // `spec` in text format: "delay { read { nanos: 1000 } }".
+  static v1::FilterSpec FilterSpecOf(const std::string& spec) {
+    v1::FilterSpec parsed;
+    EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(spec, &parsed)) << spec;
+    return parsed;
+  }
+  absl::StatusOr<v1::Filter> CreateFilter(const std::string& id, const std::string& spec) {
+    v1::CreateFilterRequest request;
+    request.set_filter_id(id);
+    *request.mutable_filter()->mutable_spec() = FilterSpecOf(spec);
+    return domain_->filters().Create(request, Call());
+  }
+  absl::StatusOr<v1::Filter> UpdateFilter(const std::string& name, const std::string& spec) {
+    v1::UpdateFilterRequest request;
+    request.mutable_filter()->set_name(name);
+    *request.mutable_filter()->mutable_spec() = FilterSpecOf(spec);
+    request.mutable_update_mask()->add_paths("spec");
+    return domain_->filters().Update(request, Call());
+  }
+  absl::Status DeleteFilter(const std::string& name) {
+    v1::DeleteFilterRequest request;
+    request.set_name(name);
+    return domain_->filters().Delete(request, Call());
+  }
+  v1::Filter GetFilter(const std::string& name) {
+    auto filter = domain_->filters().Get(name);
+    EXPECT_TRUE(filter.ok()) << filter.status();
+    return filter.ok() ? *filter : v1::Filter();
+  }
+  // An entry in text format: "filter: 'filters/a'", added as the last one.
+  static void AddEntry(v1::Export* exported, const std::string& entry) {
+    EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(entry, exported->add_filter_stack()))
+        << entry;
   }
   absl::Status DeleteImage(const std::string& name) {
     v1::DeleteImageRequest request;

@@ -25,6 +25,7 @@ inline std::string ContentOf(v1::Export exported) {
   exported.clear_conditions();
   return exported.DebugString();
 }
+inline std::string ContentOf(const v1::Filter& filter) { return filter.DebugString(); }
 inline std::string ContentOf(const v1::Connection& connection) { return connection.DebugString(); }
 
 // Applies what it is told to what it knows. Remembers what it knew after some messages, so that it
@@ -77,7 +78,7 @@ class WatchFollower {
   };
 
   void Start(Domain& domain, v1::WatchRequest request) {
-    for (const char* collection : {"images", "exports", "connections"}) {
+    for (const char* collection : {"images", "filters", "exports", "connections"}) {
       request.add_collections(collection);
     }
     auto watch = Watch::Start(domain.store(), domain.views(), request);
@@ -90,6 +91,7 @@ class WatchFollower {
     switch (message.kind()) {
       case v1::WatchResponse::KIND_PUT:
         if (message.has_image()) known_[message.name()] = ContentOf(message.image());
+        if (message.has_filter()) known_[message.name()] = ContentOf(message.filter());
         if (message.has_export_()) known_[message.name()] = ContentOf(message.export_());
         if (message.has_connection()) known_[message.name()] = ContentOf(message.connection());
         break;

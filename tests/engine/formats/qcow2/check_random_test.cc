@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -49,6 +50,11 @@ std::map<FindingKind, int> Kinds(const CheckResult& result) {
   // They follow from refcounts, which may have become right already.
   kinds.erase(FindingKind::kCopiedFlag);
   return kinds;
+}
+
+bool TablesOverlap(const CheckResult& result) {
+  return std::any_of(result.findings.begin(), result.findings.end(),
+                     [](const Finding& finding) { return finding.kind == FindingKind::kOverlap; });
 }
 
 // But those flags.
@@ -158,6 +164,8 @@ TEST_P(CheckRandomTest, ACrashInTheMiddleOfARepairIsHarmless) {
     const auto parsed = Parse(damaged, Access::kRead);
     if (!parsed.ok()) continue;
     const CheckResult before = Verdict(damaged, {.max_findings = 100000});
+    // What is repaired in one table then changes what another says.
+    if (TablesOverlap(before)) continue;
     CheckOptions options{.repair = random_.OneIn(4) ? Repair::kLeaks : Repair::kAll};
     options.window_clusters = random_.OneIn(2) ? 64 : RefcountMap::kDefaultWindow;
     const uint32_t alignments[] = {1, 512, 4096};

@@ -1,0 +1,44 @@
+// The filter_stack of an export: its entries' names, and what the engine makes of them.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "gabion/v1/export.pb.h"
+#include "gabion/v1/filter.pb.h"
+
+namespace gabion::service {
+
+// Where a request says what an entry is, by the entry's id; the others are said in
+// export.filter_stack.
+using EntryFields = std::map<std::string, std::string>;
+
+// How entries of a stack become the engine's.
+struct StackSource {
+  // The filter of that name, or the error of the API; `field`: where it is named.
+  std::function<absl::StatusOr<v1::Filter>(const std::string& name, const std::string& field)> find;
+  bool allow_faults = false;
+  EntryFields fields;
+};
+
+// Gives an id to each entry that has none: that of its filter or its kind, with a number if it is
+// taken. STACK_ENTRY_DUPLICATE if two have the same.
+absl::Status CompleteStack(v1::Export* exported);
+
+// The field that says what entry `index` is: a named filter, or the parameters of an inline one.
+std::string FieldOfEntry(const v1::Export& exported, int index, const EntryFields& fields);
+
+// For the engine. NOT_FOUND for a named filter, STACK_ENTRY_DUPLICATE for one that shares its state
+// and stands there twice, and the errors of CheckFilterSpec(). REQUIRES: CompleteStack() was there.
+absl::StatusOr<std::vector<engine::FilterEntry>> ResolveStack(const v1::Export& exported,
+                                                              const StackSource& source);
+
+// The named filters in the stack, each once.
+std::vector<std::string> FiltersOf(const v1::Export& exported);
+
+}  // namespace gabion::service

@@ -1,0 +1,182 @@
+"""Filters through the whole service: named and inline ones, under connected clients and load."""
+
+import json
+import os
+import random
+import threading
+import time
+
+import harness
+import nbd
+from harness import KiB, MiB, errno_of, run
+
+SWAPS = int(os.environ.get("GABION_SWAPS", "300"))
+
+
+def inline(entry_id, **spec):
+    return {"entryId": entry_id, "spec": spec}
+
+
+class FiltersTest(harness.GabionTestCase):
+    def attach(self, export, entry, **fields):
+        return self.daemon.call("ExportService/AttachFilter", {"name": f"exports/{export}", "entry": entry, **fields})
+
+    def detach(self, export, entry_id, **fields):
+        return self.daemon.call("ExportService/DetachFilter", {"name": f"exports/{export}", "entryId": entry_id, **fields})
+
+    def counters(self, export, entry_id):
+        reply = self.daemon.call("InspectService/GetFilterStatistics", {"name": f"exports/{export}"})
+        entry, = (e for e in reply["entries"] if e["entryId"] == entry_id)
+        return {c["name"]: int(c.get("value", 0)) for c in entry.get("counters", [])}
+
+    def stack(self, export):
+        return [e["entryId"] for e in self.daemon.call("ExportService/GetExport", {"name": f"exports/{export}"}).get("filterStack", [])]
+
+    def test_attach_and_detach_under_a_connected_client(self):
+        handle = self.connect(self.daemon.serve("attach", 16 * MiB))
+        handle.pwrite(b"a" * 4096, 0)
+        self.attach("attach", inline("count", stats={}))
+        self.attach("attach", inline("errors", fault={"rules": [
+            {"operations": ["FILTER_OPERATION_WRITE"], "offsetBytes": "8192", "lengthBytes": "4096", "error": "ERROR_ENOSPC"}]}),
+            afterEntryId="count")
+        self.assertEqual(self.stack("attach"), ["count", "errors"])
+        self.assertEqual(handle.pread(4096, 0), b"a" * 4096)
+        self.assertEqual(errno_of(lambda: handle.pwrite(b"b" * 512, 8192)), "ENOSPC")
+        handle.pwrite(b"b" * 512, 4096)
+        counted = self.counters("attach", "count")
+        self.assertEqual((counted["read_requests"], counted["write_requests"], counted["write_failures"]), (1, 2, 1))
+        self.assertEqual(self.counters("attach", "errors")["rule_0_hits"], 1)
+        self.detach("attach", "errors")
+        handle.pwrite(b"b" * 512, 8192)
+        self.assertEqual(self.counters("attach", "count")["write_requests"], 3, "it goes on counting")
+        for entry, what in ((inline("part", slice={"range": {"offsetBytes": "4096"}}), "another size"),
+                            (inline("ro", readOnly={}), "another writability"),
+                            (inline("sectors", fault={"alignmentBytes": 4096}), "a larger minimum block size")):
+            error = self.daemon.refusal("ExportService/AttachFilter", {"name": "exports/attach", "entry": entry})
+            self.assertEqual(error.reason, "STACK_INCOMPATIBLE_WITH_CONNECTIONS", error)
+            self.assertIn(what, error.message)
+        self.assertEqual(self.stack("attach"), ["count"])
+
+    def test_a_named_filter_changes_for_all_its_exports_and_survives_a_restart(self):
+        self.daemon.call("FilterService/CreateFilter", {"filterId": "gold", "filter": {"spec": {"writeProtect": {
+            "ranges": [{"offsetBytes": "0", "lengthBytes": "4096"}]}}}})
+        exports = ("named-a", "named-b")
+        for name in exports:
+            self.daemon.serve(name, MiB, filterStack=[{"filter": "filters/gold"}])
+        shown = self.daemon.call("FilterService/GetFilter", {"name": "filters/gold"})
+        self.assertEqual(shown["exports"], [f"exports/{name}" for name in exports])
+        error = self.daemon.refusal("FilterService/DeleteFilter", {"name": "filters/gold"})
+        self.assertEqual(error.reason, "FILTER_IN_USE", error)
+        handles = [self.connect(self.daemon.uri(name)) for name in exports]
+        for handle in handles:
+            self.assertEqual(errno_of(lambda: handle.pwrite(b"x" * 512, 0)), "EPERM")
+            handle.pwrite(b"x" * 512, 4096)
+        self.daemon.call("FilterService/UpdateFilter", {"filter": {"name": "filters/gold", "spec": {"writeProtect": {
+            "ranges": [{"offsetBytes": "4096", "lengthBytes": "4096"}]}}}})
+        for handle in handles:
+            handle.pwrite(b"x" * 512, 0)
+            self.assertEqual(errno_of(lambda: handle.pwrite(b"x" * 512, 4096)), "EPERM")
+            harness.hang_up(handle)
+        self.daemon.kill()
+        self.daemon.start()
+        handle = self.connect(self.daemon.uri("named-b"))
+        self.assertEqual(errno_of(lambda: handle.pwrite(b"x" * 512, 4096)), "EPERM")
+        for name in exports:
+            self.detach(name, "gold")
+        handle.pwrite(b"x" * 512, 4096)
+        self.daemon.call("FilterService/DeleteFilter", {"name": "filters/gold"})
+
+    def test_partitions_are_shown_by_their_number(self):
+        path = self.daemon.file("disk.raw")
+        first, second = b"1" * MiB, b"2" * (2 * MiB)
+        table = bytearray(512)
+        for number, (start, count) in enumerate(((2048, 2048), (4096, 4096))):
+            table[446 + 16 * number:462 + 16 * number] = (
+                b"\0\0\0\0\x83\0\0\0" + start.to_bytes(4, "little") + count.to_bytes(4, "little"))
+        table[510:] = b"\x55\xaa"
+        harness.write_file(path, (0, bytes(table)), (MiB, first), (2 * MiB, second), size=5 * MiB)
+        self.daemon.serve("disk", path=path)
+        for number, content in ((1, first), (2, second)):
+            self.daemon.create_export(f"part-{number}", "disk", filterStack=[inline("p", slice={"partition": number})])
+            handle = self.connect(self.daemon.uri(f"part-{number}"))
+            self.assertEqual(handle.get_size(), len(content))
+            self.assertEqual(handle.pread(MiB, 0), content[:MiB])
+        error = self.daemon.refusal("ExportService/CreateExport", {"exportId": "part-3", "export": {
+            "source": "images/disk", "filterStack": [inline("p", slice={"partition": 3})]}})
+        self.assertEqual(error.reason, "FILTER_PARAMETERS_INVALID", error)
+        self.assertEqual([v["field"] for v in error.violations()], ["export.filter_stack[0].spec.slice.partition"])
+
+    def test_swaps_of_random_stacks_under_load(self):
+        rng = harness.random_source()
+        uri = self.daemon.serve("swaps", 64 * MiB)
+        kinds = {"stats": {}, "log": {"failuresOnly": True}, "retry": {}, "readahead": {}, "align": {"alignmentBytes": 4096},
+                 "featureMask": {"hideTrim": True}, "slice": {"range": {}}, "delay": {"read": "0.0002s"},
+                 "throttle": {"totalBytes": {"averagePerSecond": "100000000000"}}}
+        # A worker of our own beside it knows every byte.
+        from live_test import Worker
+        other = self.daemon.serve("swaps-2", 16 * MiB)
+        worker = Worker(other, 0, 2048, random.Random(rng.random()))
+        worker.start()
+        self.addCleanup(worker.finish)
+        fio = self.fio_for(uri, seconds=max(10, SWAPS // 20))
+        swaps, longest = 0, 0.0
+        while fio.poll() is None or swaps < SWAPS:
+            export = ("swaps", "swaps-2")[swaps % 2]
+            chosen = rng.sample(sorted(kinds), rng.randrange(6))
+            entries = [{**inline(f"e{i}", **{kind: kinds[kind]}), "bypassed": rng.random() < 0.2} for i, kind in enumerate(chosen)]
+            began = time.monotonic()
+            self.daemon.update_export(export, "filterStack", filterStack=entries)
+            longest = max(longest, time.monotonic() - began)
+            swaps += 1
+        output, _ = fio.communicate()
+        self.assertEqual(fio.returncode, 0, output)
+        worker.finish()
+        self.assertIsNone(worker.failure)
+        job = json.loads(output[output.index("{"):])["jobs"][0]
+        self.assertEqual(job["error"], 0)
+        for direction in ("read", "write"):
+            p99 = job[direction]["clat_ns"]["percentile"]["99.000000"] / 1e6
+            print(f"{swaps} swaps: {direction} p99 {p99:.1f} ms, of {job[direction]['total_ios']}; longest call {longest * 1e3:.0f} ms")
+            self.assertLess(p99, 100)
+
+    def fio_for(self, uri, seconds):
+        return harness.start(["fio", "--name=job", "--ioengine=nbd", f"--uri={uri}", "--output-format=json", "--rw=randrw",
+                              "--bs=4k", "--iodepth=32", "--size=64M", "--verify=crc32c", "--verify_fatal=1",
+                              "--verify_backlog=256", "--time_based", f"--runtime={seconds}"],
+                             cwd=self.daemon.base, stdout=harness.subprocess.PIPE, stderr=harness.subprocess.STDOUT, text=True)
+
+    def test_a_throttle_keeps_its_rate_and_is_fair(self):
+        self.daemon.call("FilterService/CreateFilter", {"filterId": "rate", "filter": {"spec": {"throttle": {
+            "readBytes": {"averagePerSecond": str(40 * MiB)}}}}})
+        uris = [self.daemon.serve(f"rate-{i}", 64 * MiB, filterStack=[{"filter": "filters/rate"}]) for i in range(2)]
+        seconds = int(os.environ.get("GABION_THROTTLE_SECONDS", "4"))
+        done = [0, 0]
+
+        def read(number, size, depth):
+            handle = harness.nbd_connect(uris[number])
+            buffers = [nbd.Buffer(size) for _ in range(depth)]
+            cookies = [handle.aio_pread(buffer, 0) for buffer in buffers]
+            while time.monotonic() < end:
+                for i, cookie in enumerate(cookies):
+                    if handle.aio_command_completed(cookie):
+                        if time.monotonic() >= begin:
+                            done[number] += size
+                        cookies[i] = handle.aio_pread(buffers[i], 0)
+                handle.poll(100)
+            harness.hang_up(handle)
+        # What a pause had saved is used up before it counts.
+        begin = time.monotonic() + 1
+        end = begin + seconds
+        threads = [threading.Thread(target=read, args=args) for args in ((0, 64 * KiB, 16), (1, 16 * KiB, 4))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rate = sum(done) / seconds / MiB
+        print(f"40 MiB/s asked for, {rate:.2f} MiB/s in {seconds} s; shares {done[0] / MiB:.1f} and {done[1] / MiB:.1f} MiB")
+        self.assertLess(abs(rate - 40) / 40, 0.05)
+        self.assertLess(abs(done[0] - done[1]) / sum(done), 0.1)
+
+
+if __name__ == "__main__":
+    harness.main(commands=["fio"])
