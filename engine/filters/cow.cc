@@ -39,7 +39,7 @@ constexpr uint64_t kLargestBlock = kMiB;
 constexpr uint64_t kStagingBudget = 16 * kMiB;
 constexpr std::size_t kPage = 4096;
 // About 300 MiB of memory.
-constexpr std::size_t kMostRuns = 4 * 1024 * 1024;
+constexpr std::size_t kMostRuns = std::size_t{4} * 1024 * 1024;
 
 class State final : public CowState {
  public:

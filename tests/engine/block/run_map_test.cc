@@ -69,7 +69,7 @@ TEST(RunMapPropertyTest, SaysWhatAnArrayWould) {
       const uint64_t end = random.Between(begin, model.size());
       const auto state = static_cast<uint8_t>(random.Below(RunMap::kStates));
       map.Set(begin, end, state);
-      std::fill(model.begin() + begin, model.begin() + end, state);
+      std::fill(model.data() + begin, model.data() + end, state);
       std::size_t runs = 0;
       for (uint64_t unit = 0; unit < model.size(); ++unit) {
         const UnitRun run = FindIn(model, unit);

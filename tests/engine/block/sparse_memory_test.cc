@@ -113,8 +113,8 @@ TEST(SparseMemoryPropertyTest, IsAnArrayOfBytes) {
     std::vector<std::byte> model(size);
     for (int step = 0; step < 60; ++step) {
       const ByteRange range = random.RangeWithin(size);
-      const auto first = model.begin() + range.offset.value;
-      const auto last = first + range.length.value;
+      std::byte* const first = model.data() + range.offset.value;
+      std::byte* const last = first + range.length.value;
       if (random.OneIn(2)) {
         std::vector<std::byte> bytes(range.length.value);
         random.FillNonZero(bytes);
@@ -131,7 +131,7 @@ TEST(SparseMemoryPropertyTest, IsAnArrayOfBytes) {
         ASSERT_EQ(extent.range.offset.value, at);
         at = extent.range.end().value;
         const bool is_zero =
-            std::all_of(model.begin() + extent.range.offset.value, model.begin() + at,
+            std::all_of(model.data() + extent.range.offset.value, model.data() + at,
                         [](std::byte byte) { return byte == std::byte{0}; });
         ASSERT_TRUE(!ReadsZero(extent.kind) || is_zero);
         ASSERT_EQ(extent.layer == 0, extent.kind == ExtentKind::kUnallocated);

@@ -25,7 +25,7 @@ using test::NodeCall;
 using test::RandomSource;
 using Mode = CacheOptions::Mode;
 
-constexpr uint32_t kB = 4096;
+constexpr uint64_t kB = 4096;
 constexpr uint64_t kSize = 20 * kB + 100;
 
 class CacheTest : public testing::Test {
@@ -367,7 +367,7 @@ class CacheRound {
   void Run() {
     const bool may_fail = random_.OneIn(3);
     DiskModel model(base_, random_, *cache_, content_,
-                    {.window = 3 * options_.block_size, .may_fail = may_fail});
+                    {.window = uint64_t{3} * options_.block_size, .may_fail = may_fail});
     model.SetBelow(*child_);
     if (may_fail) MakeFaults();
     for (int wave = 0; wave < 20; ++wave) {

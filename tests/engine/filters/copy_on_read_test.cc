@@ -21,7 +21,7 @@ using test::MemoryNode;
 using test::NodeCall;
 using test::RandomSource;
 
-constexpr uint32_t kG = 4096;
+constexpr uint64_t kG = 4096;
 
 class CopyOnReadTest : public testing::Test {
  protected:
@@ -182,7 +182,7 @@ TEST(CopyOnReadPropertyTest, ContentIsAsWithoutIt) {
                                       {.bottom_layer = bottom, .granularity = granularity});
     const bool may_fail = random.OneIn(3);
     DiskModel model(base, random, *filter, content,
-                    {.window = 3 * granularity, .may_fail = may_fail});
+                    {.window = uint64_t{3} * granularity, .may_fail = may_fail});
     if (may_fail) {
       child.SetFault([&random](NodeCall, ByteRange) {
         return random.OneIn(10) ? absl::InternalError("by chance") : absl::OkStatus();

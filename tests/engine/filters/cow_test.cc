@@ -20,11 +20,10 @@ using test::DiskModel;
 using test::Filled;
 using test::FilterBase;
 using test::MemoryNode;
-using test::MemoryNodeOptions;
 using test::NodeCall;
 using test::RandomSource;
 
-constexpr uint32_t kB = 4096;
+constexpr uint64_t kB = 4096;
 constexpr uint64_t kSize = 10 * kB + 100;
 
 class CowTest : public testing::Test {
@@ -38,7 +37,7 @@ class CowTest : public testing::Test {
     return NewCow(child_, base_.environment(), "cow", scratch_, *state_, options_);
   }
 
-  const CowOptions options_{.block_size = kB};
+  const CowOptions options_{.block_size = uint32_t{kB}};
   FilterBase base_;
   MemoryNode child_{{.size = kSize, .layers = 3, .writable = false}};
   SparseMemory scratch_{{.size = ByteCount{kSize}, .limit = ByteCount{kMiB}, .chunk_bytes = kB}};
@@ -190,7 +189,7 @@ TEST(CowPropertyTest, IsADiskOfItsOwn) {
         NewCow(child, base.environment(), "cow", scratch, *state, options);
     const bool may_fail = random.OneIn(3);
     DiskModel model(base, random, *cow, original,
-                    {.window = 3 * options.block_size, .may_fail = may_fail});
+                    {.window = uint64_t{3} * options.block_size, .may_fail = may_fail});
     if (may_fail) {
       const auto fault = [&random](NodeCall, ByteRange) {
         return random.OneIn(10) ? absl::ResourceExhaustedError("by chance") : absl::OkStatus();

@@ -215,7 +215,7 @@ class DiskModel {
         }
       }
     }
-    std::copy(fresh.begin(), fresh.end(), content_.begin() + request.range.offset.value);
+    std::copy(fresh.begin(), fresh.end(), content_.data() + request.range.offset.value);
   }
 
   // True if a failed request or a discard may have left `byte` there.
@@ -270,7 +270,9 @@ class DiskModel {
     // Requests of this wave may or may not have been done before.
     std::vector<bool> is_old(content_.size(), true);
     for (const std::unique_ptr<Request>& request : requests_) {
-      std::fill_n(is_old.begin() + request->range.offset.value, request->range.length.value, false);
+      for (uint64_t i = 0; i < request->range.length.value; ++i) {
+        is_old[request->range.offset.value + i] = false;
+      }
     }
     for (uint64_t at = 0; at < content_.size(); ++at) {
       if (is_old[at]) CheckBelow(Range(at, 1));

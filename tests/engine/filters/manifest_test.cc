@@ -15,13 +15,12 @@ namespace {
 
 using test::CounterOf;
 using test::DiskModel;
-using test::Filled;
 using test::FilterBase;
 using test::MemoryNode;
 using test::NodeCall;
 using test::RandomSource;
 
-constexpr uint32_t kB = 512;
+constexpr uint64_t kB = 512;
 constexpr uint64_t kSize = 10 * kB + 100;
 
 // FNV-1a of 64 bits: each byte counts, and its place.
@@ -71,7 +70,7 @@ class ManifestTest : public testing::Test {
     return base_.Finish(check_->Read(range, bytes));
   }
   std::vector<std::byte> Content(ByteRange range) {
-    const auto first = child_.content().begin() + range.offset.value;
+    const std::byte* const first = child_.content().data() + range.offset.value;
     return {first, first + range.length.value};
   }
 
@@ -153,7 +152,8 @@ TEST(ManifestPropertyTest, ConcurrentReadsAreRightAndCheckedAsAWhole) {
     child.SetDeferred(base.ready, random);
     TestHash hash(base.ready);
     const auto check = NewManifestCheck(child, base.environment(), "sums", manifest, hash, {});
-    DiskModel model(base, random, *check, child.content(), {.window = 3 * block, .writes = false});
+    DiskModel model(base, random, *check, child.content(),
+                    {.window = uint64_t{3} * block, .writes = false});
     for (int wave = 0; wave < 10; ++wave) ASSERT_NO_FATAL_FAILURE(model.RunWave());
     EXPECT_EQ(CounterOf(*check, "mismatches"), 0u);
     const uint64_t broken = random.Below(child.content().size());

@@ -11,7 +11,6 @@
 namespace gabion::filters {
 namespace {
 
-using block::ExtentKind;
 using test::CounterOf;
 using test::DiskModel;
 using test::Filled;
