@@ -10,11 +10,18 @@
 namespace gabion::service {
 
 absl::Status ExportManager::Load() {
-  return records_.ForEach([&](const StoredExport& stored) {
-    RETURN_IF_ERROR(TakeNames(stored.resource));
-    // Of a change that was cut off nobody may have been told.
-    const bool settled = stored.resource.observed_generation() == stored.resource.generation();
-    if (settled) context_.attachments.Settle(stored.resource.name());
+  return records_.ForEach([&](const StoredExport& stored) -> absl::Status {
+    const v1::Export& row = stored.resource;
+    const bool settled = row.observed_generation() == row.generation();
+    if (!settled) {
+      // What a change that was cut off has attached and let go of may not have been told.
+      ASSIGN_OR_RETURN(const auto intent, context_.intents.Find(row.name()));
+      if (intent.has_value() && intent->has_update_export()) {
+        context_.attachments.Tell(row.name(), FiltersOf(intent->update_export()));
+      }
+    }
+    RETURN_IF_ERROR(TakeNames(row));
+    if (settled) context_.attachments.Settle(row.name());
     return absl::OkStatus();
   });
 }

@@ -1,6 +1,7 @@
 // The filters of exports: what is asked for, what is served, and what is refused.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <set>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 namespace gabion::service {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::UnorderedElementsAre;
@@ -69,6 +71,16 @@ class ExportStackTest : public DomainFixture {
     const v1::Filter told = GetFilter(filter);
     EXPECT_EQ(told.attachment_count(), static_cast<uint32_t>(told.exports_size()));
     return {told.exports().begin(), told.exports().end()};
+  }
+  // The filters that are in the log of changes behind `revision`.
+  std::set<std::string> ToldSince(uint64_t revision) {
+    const auto changes = kept_->Changes(revision, 100);
+    EXPECT_TRUE(changes.ok()) << changes.status();
+    std::set<std::string> names;
+    for (const Change& change : *changes) {
+      if (change.collection == "filters") names.insert(change.name);
+    }
+    return names;
   }
   // The next change of an export is refused by the engine.
   void RefuseUpdate(absl::Status status, Reason reason) {
@@ -316,28 +328,34 @@ TEST_F(ExportStackTest, ACreationThatFailsAttachesNothing) {
 }
 
 TEST_F(ExportStackTest, AFilterIsToldAnewWhenAnExportGetsItOrLetsGoOfIt) {
-  const auto told_since = [this](uint64_t revision) {
-    const auto changes = kept_->Changes(revision, 100);
-    EXPECT_TRUE(changes.ok()) << changes.status();
-    std::set<std::string> names;
-    for (const Change& change : *changes) {
-      if (change.collection == "filters") names.insert(change.name);
-    }
-    return names;
-  };
   uint64_t revision = *kept_->Revision();
   MakeStack();
-  EXPECT_THAT(told_since(revision), UnorderedElementsAre("filters/gold", "filters/slow"));
+  EXPECT_THAT(ToldSince(revision), UnorderedElementsAre("filters/gold", "filters/slow"));
   revision = *kept_->Revision();
   ASSERT_TRUE(SetStack({"filter: 'filters/slow'"}).ok());
-  EXPECT_THAT(told_since(revision), ElementsAre("filters/gold"));
+  EXPECT_THAT(ToldSince(revision), ElementsAre("filters/gold"));
   revision = *kept_->Revision();
   v1::Export other = GetExport("exports/e");
   other.set_description("other");
   ASSERT_TRUE(UpdateExport(other, {"description"}).ok());
-  EXPECT_THAT(told_since(revision), IsEmpty());
+  EXPECT_THAT(ToldSince(revision), IsEmpty());
   ASSERT_TRUE(DeleteExport("exports/e").ok());
-  EXPECT_THAT(told_since(revision), ElementsAre("filters/slow"));
+  EXPECT_THAT(ToldSince(revision), ElementsAre("filters/slow"));
+}
+
+TEST_F(ExportStackTest, WhatALetGoThatWasCutOffHasDoneIsToldByTheNextStart) {
+  MakeStack();
+  std::atomic<int> commits = 0;
+  store_.SetGate(
+      [&commits] { return ++commits == 1 ? absl::OkStatus() : absl::UnavailableError("no more"); });
+  EXPECT_FALSE(Detach("gold").ok());
+  Stop();
+  const uint64_t revision = *kept_->Revision();
+  store_.SetGate({});
+  Start();
+  EXPECT_THAT(Told(), ElementsAre("delay", "slow"));
+  EXPECT_THAT(ToldSince(revision), Contains("filters/gold"));
+  EXPECT_THAT(ExportsOf("filters/gold"), IsEmpty());
 }
 
 TEST_F(ExportStackTest, AListFindsWhereAFilterIsAttached) {
