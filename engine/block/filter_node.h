@@ -26,9 +26,9 @@ class FilterNode : public Node {
 
   const Node& child() const { return *child_; }
 
-  // Where the first bytes of `range`, as many as lie together, come from: a range of the child. None
-  // if the node makes them up itself; then `range` is cut to those bytes. REQUIRES: `range` is not
-  // empty and within the limits.
+  // Where the first bytes of `range`, as many as lie together, come from: a range of the child.
+  // None if the node makes them up itself; then `range` is cut to those bytes. REQUIRES: `range` is
+  // not empty and within the limits.
   virtual std::optional<ByteRange> OriginOf(ByteRange& range) const { return range; }
 
  protected:

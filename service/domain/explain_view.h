@@ -4,7 +4,7 @@
 #include <functional>
 #include <string>
 
-#include "engine/explanation.h"
+#include "engine/engine.h"
 #include "gabion/v1/explain.pb.h"
 
 namespace gabion::service {

@@ -131,9 +131,10 @@ class SeedTest(Qcow2TestCase):
         self.assertEqual([(int(e.get("offset", 0)), int(e["length"])) for e in told], [(0, 512), (512, 512), (1024, 3072)])
         hole, data, rest = told
         for extent in told:
-            self.assertEqual([s.get("entryId") for s in extent["steps"]], ["part", None, "sectors"])
-            self.assertEqual(extent["steps"][0]["effect"], "EFFECT_SHIFTED")
-            self.assertEqual(extent["steps"][2]["kind"], "fault")
+            self.assertEqual([(s["what"], s.get("entryId"), s["effect"]) for s in extent["steps"]],
+                             [("WHAT_TAIL", None, "EFFECT_NONE"), ("WHAT_FILTER", "part", "EFFECT_SHIFTED"),
+                              ("WHAT_ALIGNMENT", None, "EFFECT_NONE"), ("WHAT_FILTER", "sectors", "EFFECT_NONE")])
+            self.assertEqual(extent["steps"][3]["kind"], "fault")
             self.assertEqual(extent["advertised"]["rule"], "RULE_DATA_ANYWHERE")
             self.assertEqual(extent["advertised"]["depth"], 2)
             self.assertEqual(extent["layers"][0]["state"], "STATE_PASSES")

@@ -77,6 +77,7 @@ EXCEPTIONS = {
     ("engine/runtime/shard.h", "thread"): "a shard is the one thread that everything on it runs on",
     ("engine/runtime/shard.cc", "thread"): "starts the shard's thread",
     ("engine/runtime/worker_pool.h", "thread"): "threads for calls that block are what it is",
+    ("engine/shared_states.h", "mutex"): "exports of all shards find what their filters share here; not requests",
     ("engine/runtime/worker_pool.h", "mutex"): "guards the queue that any thread posts to and workers take from",
     ("engine/filters/fault.cc", "mutex"): "rules that shards share count one request after the other; never held across I/O",
     ("engine/filters/throttle.cc", "mutex"): "guards which budgets are in use; requests only read a number",
