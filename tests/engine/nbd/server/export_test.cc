@@ -209,7 +209,7 @@ TEST_F(ExportTest, GrowthIsSeenThroughOldPadding) {
   Task<absl::Status> grown = node_->Resize(ByteCount{8192});
   loop_.Settle();
   EXPECT_TRUE(grown.Take().ok());
-  export_->OnDiskGrown();
+  export_->RefreshVersions();
   EXPECT_EQ(guest.Call({kCmdWrite, 0, 1000, 8}, "12345678").error, 0u);
   EXPECT_EQ(guest.Call({kCmdRead, 0, 998, 12}).data,
             std::string("\0\0", 2) + "12345678" + std::string(2, '\0'));
