@@ -351,6 +351,12 @@ void FilterStack::Refresh() {
   for (block::FilterNode* const node : upwards_) node->Refresh();
 }
 
+void FilterStack::Hurry() {
+  for (const Place& place : places_) {
+    if (place.filter != nullptr) place.filter->Hurry();
+  }
+}
+
 Task<void> FilterStack::Settle() {
   for (const Place& place : places_) {
     if (place.filter != nullptr) co_await place.filter->Settle();

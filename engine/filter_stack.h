@@ -85,6 +85,9 @@ class FilterStack {
   // The image has become longer.
   void Refresh();
 
+  // The export is going away: see Filter::Hurry().
+  void Hurry();
+
   // Ends what the filters do by themselves. Before destruction, when no request is in flight.
   Task<void> Settle();
 

@@ -184,6 +184,7 @@ Task<absl::Status> ShardServer::DeleteExport(std::string name, DeleteMode mode) 
         {"EXPORT_HAS_CONNECTIONS", {{"export", name}}});
   }
   Image* const image = served->image;
+  served->stack->Hurry();
   if (mode == DeleteMode::kShutdown) {
     co_await served->exported.Shutdown();
     const absl::Status flushed = co_await image->root().Flush();

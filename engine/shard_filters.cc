@@ -79,6 +79,7 @@ Task<absl::Status> ShardServer::ExchangeStack(Served& served, std::unique_ptr<Fi
   const bool same_disk =
       next->top().limits().size == served.top.limits().size && next->ShowsSameBytes(*served.stack);
   const auto change = [&] {
+    next->Refresh();  // the image may have grown
     status = CheckFits(served, served.spec, *next);
     if (!status.ok()) return;
     served.top.Switch(next->top());

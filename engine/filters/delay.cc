@@ -34,6 +34,8 @@ class Delay final : public LiveFilter<DelayOptions> {
     for (Waiter* const waiter : waiters) waiter->Follow();
   }
 
+  void Hurry() override { Configure(DelayOptions{}); }
+
   void TakeOver(Filter& before) override {
     const auto& other = static_cast<const Delay&>(before);
     delayed_ = other.delayed_;

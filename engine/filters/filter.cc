@@ -6,6 +6,8 @@ namespace gabion::filters {
 
 void Filter::TakeOver(Filter&) {}
 
+void Filter::Hurry() {}
+
 Task<void> Filter::Settle() { return {}; }
 
 absl::Status Filter::Blame(const absl::Status& status) const {

@@ -60,6 +60,10 @@ class Filter : public block::FilterNode {
   // Called once, before the first request, while `before` has none in flight.
   virtual void TakeOver(Filter& before);
 
+  // The disk is going away: whoever waits in the filter on purpose goes on at once, and nobody
+  // waits any more.
+  virtual void Hurry();
+
   // Ends what the filter does by itself besides requests, such as reading ahead. Called when no
   // request is in flight and none will come, before destruction.
   virtual Task<void> Settle();

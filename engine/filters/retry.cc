@@ -110,6 +110,8 @@ class Retry final : public LiveFilter<RetryOptions> {
     for (Pause* pause : waiting_) pause->End();
   }
 
+  void Hurry() override { Configure(RetryOptions{.max_retries = 0}); }
+
   void TakeOver(Filter& before) override {
     const auto& other = static_cast<const Retry&>(before);
     retries_ = other.retries_;

@@ -86,12 +86,19 @@ class Throttle final : public LiveFilter<ThrottleOptions> {
   ~Throttle() override {
     // The lines let go of the budget first.
     for (std::unique_ptr<Line>& line : lines_) line.reset();
-    group_.Release(*budget_);
+    if (no_limits_ == nullptr) group_.Release(*budget_);
   }
 
   void Configure(const ThrottleOptions& options) override {
     group_.Configure(options);
     FollowGroup();
+  }
+
+  void Hurry() override {
+    if (no_limits_ != nullptr) return;
+    no_limits_ = std::make_unique<Budget>(ThrottleOptions(), 0);
+    Budget& old = *budget_;
+    Follow(*no_limits_, old);
   }
 
   void TakeOver(Filter& before) override {
@@ -157,7 +164,7 @@ class Throttle final : public LiveFilter<ThrottleOptions> {
   Line& LineOf(Direction direction) { return *lines_[budget_->LineOf(direction)]; }
 
   bool MayGo(Direction direction, ByteRange range) {
-    if (group_.generation() != budget_->generation()) FollowGroup();
+    FollowGroup();
     ++arrived_;
     Line& line = LineOf(direction);
     if (!budget_->Limits(direction) && line.empty()) return true;
@@ -166,9 +173,13 @@ class Throttle final : public LiveFilter<ThrottleOptions> {
 
   // Takes the group's newest budget; whoever waits begins anew with it.
   void FollowGroup() {
-    if (group_.generation() == budget_->generation()) return;
+    if (group_.generation() == budget_->generation() || no_limits_ != nullptr) return;
     Budget& old = *budget_;
-    budget_ = &group_.Acquire();
+    Follow(group_.Acquire(), old);
+  }
+
+  void Follow(Budget& next, const Budget& old) {
+    budget_ = &next;
     std::vector<Line::Request> requests;
     for (const std::unique_ptr<Line>& line : lines_) {
       for (const Line::Request& request : line->TakeAll()) requests.push_back(request);
@@ -190,7 +201,8 @@ class Throttle final : public LiveFilter<ThrottleOptions> {
   }
 
   Group& group_;
-  Budget* budget_;
+  Budget* budget_;                     // the group's, or no_limits_
+  std::unique_ptr<Budget> no_limits_;  // when it hurries
   Waits waits_;
   uint64_t arrived_ = 0;
   std::array<std::unique_ptr<Line>, 2> lines_ = {NewLine(), NewLine()};

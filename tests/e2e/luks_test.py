@@ -3,6 +3,7 @@
 import os
 
 import harness
+import nbd
 from harness import MiB, read_file, run
 
 PASSPHRASE = b"correct horse battery staple"
@@ -25,7 +26,7 @@ class LuksTest(harness.GabionTestCase):
     def serve(self, name, path, **luks):
         file = self.daemon.import_file(name, path)
         self.daemon.create_export(name, name, filterStack=[{"entryId": "key", "spec": {"luks": {"keyFile": "right", **luks}}}])
-        return file, self.connect(self.daemon.uri(name))
+        return file, self.connect(self.daemon.uri(name), contexts=["base:allocation"], strict=False)
 
     def qemu_io(self, path, command):
         key = os.path.join(self.secrets, "right")
@@ -62,15 +63,26 @@ class LuksTest(harness.GabionTestCase):
     def test_what_cryptsetup_made(self):
         key = os.path.join(self.secrets, "right")
         plain = os.urandom(4 * MiB)
-        for kind, more in (("luks1", ()), ("luks2", ("--sector-size", "4096"))):
-            with self.subTest(kind):
-                path = harness.write_file(self.daemon.file(kind), (0, plain), size=20 * MiB)
-                run("cryptsetup", "reencrypt", "--encrypt", "--batch-mode", "--type", kind, "--key-file", key, "--pbkdf", "pbkdf2",
-                    "--pbkdf-force-iterations", "1000", "--reduce-device-size", "16M", "--disable-locks", *more, path)
-                _, handle = self.serve(kind, path)
+        for sector in (512, 4096):
+            with self.subTest(sector=sector):
+                path = harness.write_file(self.daemon.file(f"c{sector}"), (0, plain), size=36 * MiB)
+                run("cryptsetup", "reencrypt", "--encrypt", "--batch-mode", "--type", "luks2", "--key-file", key, "--pbkdf", "pbkdf2",
+                    "--pbkdf-force-iterations", "1000", "--reduce-device-size", "32M", "--disable-locks", "--sector-size",
+                    str(sector), path)
+                _, handle = self.serve(f"c{sector}", path)
+                self.assertEqual(handle.get_block_size(nbd.SIZE_MINIMUM), sector)
                 self.assertEqual(handle.pread(4 * MiB, 0), plain)
                 handle.pwrite(b"n" * 5000, 700)
                 self.assertEqual(handle.pread(8192, 0), plain[:700] + b"n" * 5000 + plain[5700:8192])
+
+    def test_the_first_version_by_cryptsetup(self):
+        path = harness.write_file(self.daemon.file("one"), size=8 * MiB)
+        key = os.path.join(self.secrets, "right")
+        run("cryptsetup", "luksFormat", "--batch-mode", "--type", "luks1", "--key-file", key, "--pbkdf-force-iterations", "1000",
+            "--disable-locks", path)
+        self.qemu_io(path, "write -P 0x33 64k 64k")
+        _, handle = self.serve("one", path)
+        self.assertEqual(handle.pread(65536, 65536), b"\x33" * 65536)
 
     def test_keys_that_do_not_fit(self):
         image = "plain"

@@ -291,6 +291,31 @@ TEST_P(EngineFiltersTest, ExportsThatShareAThrottleShareItsBudget) {
   }
 }
 
+TEST_P(EngineFiltersTest, NobodyWaitsInAFilterOfAnExportThatGoesAway) {
+  const FilterOptions waits[] = {
+      filters::ThrottleOptions{.read_operations = {.per_second = 1}},
+      filters::DelayOptions{.read = std::chrono::seconds(60)},
+  };
+  for (const FilterOptions& options : waits) {
+    for (const DeleteMode mode : {DeleteMode::kHard, DeleteMode::kShutdown}) {
+      ASSERT_TRUE(Create({Entry("slow", options)}).ok());
+      const Nbd nbd = Connect("e");
+      ASSERT_NE(nbd, nullptr);
+      std::vector<std::string> buffers(100, std::string(512, 0));  // a minute and more of waiting
+      for (std::string& buffer : buffers) {
+        ASSERT_GE(nbd_aio_pread(nbd.get(), buffer.data(), buffer.size(), 0, NBD_NULL_COMPLETION, 0),
+                  0);
+      }
+      const char* const counter =
+          options.index() == FilterOptions(waits[0]).index() ? "requests" : "waiting";
+      while (Counter("slow", counter) < buffers.size()) ASSERT_GE(nbd_poll(nbd.get(), 0), 0);
+      const auto begin = std::chrono::steady_clock::now();
+      EXPECT_EQ(DeleteExport("exports/e", mode), absl::OkStatus());
+      EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+    }
+  }
+}
+
 TEST_P(EngineFiltersTest, TheWayOfARangeIsExplained) {
   ASSERT_TRUE(
       Create({Entry("longer", filters::ResizeOptions{filters::ResizeOptions::Mode::kSize, kBytes}),
