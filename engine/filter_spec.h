@@ -1,10 +1,14 @@
 // The filters of an export as the control plane declares them. Plain values.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <variant>
 
 #include "engine/filters/align.h"
+#include "engine/filters/cache.h"
+#include "engine/filters/copy_on_read.h"
+#include "engine/filters/cow.h"
 #include "engine/filters/delay.h"
 #include "engine/filters/fault.h"
 #include "engine/filters/feature_mask.h"
@@ -16,15 +20,42 @@
 #include "engine/filters/retry.h"
 #include "engine/filters/slice.h"
 #include "engine/filters/throttle.h"
+#include "engine/filters/verify.h"
+#include "engine/image_spec.h"
 
 namespace gabion::engine {
 
+// Changes are kept apart as long as the entry stays as it is and where it is: the same bytes are
+// below it, and it is not bypassed.
+struct CowEntry {
+  filters::CowOptions options;
+  // Changes are kept in a file without a name in the pool of the export's image; else in memory.
+  bool in_file = false;
+  uint64_t max_memory = 256 * kMiB;  // bytes of content
+  friend bool operator==(const CowEntry&, const CowEntry&) = default;
+};
+
+// Likewise; what was written is in the image when the entry goes, or changes its place.
+struct CacheEntry {
+  filters::CacheOptions options;
+  bool in_file = false;  // as above
+  friend bool operator==(const CacheEntry&, const CacheEntry&) = default;
+};
+
+// The export is compared with `reference`, of any pool, which is open on the export's shard.
+struct VerifyEntry {
+  ImageSpec reference;
+  filters::VerifyOptions options;
+  friend bool operator==(const VerifyEntry&, const VerifyEntry&) = default;
+};
+
 using FilterOptions =
-    std::variant<filters::AlignOptions, filters::DelayOptions, filters::FaultOptions,
-                 filters::FeatureMaskOptions, filters::LogOptions, filters::LuksOptions,
-                 filters::ReadaheadOptions, filters::ReadOnlyOptions, filters::ResizeOptions,
-                 filters::RetryOptions, filters::SliceOptions, filters::StatsOptions,
-                 filters::ThrottleOptions, filters::WriteProtectOptions>;
+    std::variant<filters::AlignOptions, CacheEntry, filters::CopyOnReadOptions, CowEntry,
+                 filters::DelayOptions, filters::FaultOptions, filters::FeatureMaskOptions,
+                 filters::LogOptions, filters::LuksOptions, filters::ReadaheadOptions,
+                 filters::ReadOnlyOptions, filters::ResizeOptions, filters::RetryOptions,
+                 filters::SliceOptions, filters::StatsOptions, filters::ThrottleOptions,
+                 VerifyEntry, filters::WriteProtectOptions>;
 
 // One entry of a stack. The first is next to the clients, the last next to the image.
 struct FilterEntry {

@@ -2,40 +2,43 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <variant>
 
-#include "absl/strings/str_cat.h"
-#include "engine/base/align.h"
 #include "engine/base/check.h"
-#include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
-#include "engine/block/aligned_node.h"
-#include "engine/luks_key.h"
-#include "engine/secret_file.h"
+#include "engine/filter_stack_builder.h"
 
 namespace gabion::engine {
 namespace {
 
 using filters::Filter;
 
-constexpr uint64_t kLargestDisk = (uint64_t{1} << 63) - 1;
-
 // Kinds whose parameters change while requests are in flight.
 template <typename Options>
-constexpr bool kIsLive = std::is_same_v<Options, filters::ThrottleOptions> ||
-                         std::is_same_v<Options, filters::FaultOptions> ||
-                         std::is_same_v<Options, filters::DelayOptions> ||
-                         std::is_same_v<Options, filters::WriteProtectOptions> ||
-                         std::is_same_v<Options, filters::LogOptions> ||
-                         std::is_same_v<Options, filters::ReadaheadOptions> ||
-                         std::is_same_v<Options, filters::RetryOptions>;
+constexpr bool kIsLive =
+    std::is_same_v<Options, filters::ThrottleOptions> ||
+    std::is_same_v<Options, filters::FaultOptions> ||
+    std::is_same_v<Options, filters::DelayOptions> ||
+    std::is_same_v<Options, filters::WriteProtectOptions> ||
+    std::is_same_v<Options, filters::LogOptions> ||
+    std::is_same_v<Options, filters::ReadaheadOptions> ||
+    std::is_same_v<Options, filters::RetryOptions> || std::is_same_v<Options, CacheEntry> ||
+    std::is_same_v<Options, VerifyEntry>;
+
+// Options inside those of an entry.
+template <typename Options>
+constexpr bool kIsLiveInside = std::is_same_v<Options, filters::CacheOptions> ||
+                               std::is_same_v<Options, filters::VerifyOptions>;
 
 // Kinds that show other bytes than there are below, place by place.
 bool Translates(const FilterEntry& entry) {
-  return !entry.bypassed && std::holds_alternative<filters::LuksOptions>(entry.options);
+  return std::holds_alternative<filters::LuksOptions>(entry.options);
 }
+
+bool IsCow(const FilterEntry& entry) { return std::holds_alternative<CowEntry>(entry.options); }
 
 // True if the one options can become the others without new nodes.
 struct LiveChange {
@@ -50,6 +53,13 @@ struct LiveChange {
   static bool Allows(const filters::FaultOptions& from, const filters::FaultOptions& wanted) {
     return from.alignment == wanted.alignment;
   }
+  static bool Allows(const CacheEntry& from, const CacheEntry& wanted) {
+    return from.in_file == wanted.in_file && from.options.block_size == wanted.options.block_size &&
+           from.options.size == wanted.options.size;
+  }
+  static bool Allows(const VerifyEntry& from, const VerifyEntry& wanted) {
+    return from.reference == wanted.reference;
+  }
   template <typename Options>
   static bool Allows(const Options&, const Options&) {
     return kIsLive<Options>;
@@ -60,212 +70,24 @@ struct LiveChange {
 struct Configurer {
   Filter* filter;
 
+  void operator()(const CacheEntry& cache) const { (*this)(cache.options); }
+  void operator()(const VerifyEntry& verify) const { (*this)(verify.options); }
   template <typename Options>
   void operator()(const Options& options) const {
-    if constexpr (kIsLive<Options>) {
+    if constexpr (kIsLive<Options> || kIsLiveInside<Options>) {
       static_cast<filters::LiveFilter<Options>*>(filter)->Configure(options);
     }
   }
 };
 
-bool IsAddressable(const block::Limits& limits) {
-  return limits.alignment.value <= 1 && limits.memory_alignment <= 1;
-}
-
 }  // namespace
 
-// Makes the nodes of one stack, from the bottom.
-class FilterStack::Builder {
- public:
-  Builder(const StackSurroundings& surroundings, FilterStack& stack)
-      : surroundings_(surroundings), stack_(stack) {}
-
-  Task<absl::Status> Add(std::size_t index);
-  void MakeAddressable();
-
- private:
-  const FilterEntry& entry() const { return stack_.entries_[index_]; }
-  block::Node& below() { return *stack_.top_; }
-  filters::Environment Environment() const {
-    return {surroundings_.ready, surroundings_.clock, surroundings_.logger,
-            absl::StrCat(surroundings_.export_name, ", filter '", entry().id, "'")};
-  }
-  // Under which an entry keeps a state of its kind.
-  std::string StateKey() const {
-    if (!entry().shared_as.empty()) return entry().shared_as;
-    return absl::StrCat(surroundings_.export_name, "#", surroundings_.incarnation, "/", entry().id);
-  }
-  absl::Status Refused(std::string_view field, const std::string& message) const;
-  Task<absl::StatusOr<ByteRange>> PartOf(const filters::SliceOptions& options);
-  Task<absl::StatusOr<filters::LuksVolume>> VolumeOf(const filters::LuksOptions& options);
-
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::AlignOptions& options) {
-    return filters::NewAlign(below(), Environment(), entry().id, options);
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::DelayOptions& options) {
-    return filters::NewDelay(below(), Environment(), options);
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::FaultOptions& options) {
-    return filters::NewFault(below(), Environment(), entry().id, options,
-                             *stack_.places_[index_].fault);
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::FeatureMaskOptions& options) {
-    return filters::NewFeatureMask(below(), Environment(), options);
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::LogOptions& options) {
-    return filters::NewLog(below(), Environment(), options);
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::LuksOptions& options);
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::ReadaheadOptions& options) {
-    return filters::NewReadahead(below(), Environment(), options);
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::ReadOnlyOptions&) {
-    return filters::NewReadOnly(below(), Environment());
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::ResizeOptions& options);
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::RetryOptions& options) {
-    return filters::NewRetry(below(), Environment(), options);
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::SliceOptions&);
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::StatsOptions&) {
-    return filters::NewStats(below(), Environment());
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::ThrottleOptions&) {
-    return filters::NewThrottle(below(), Environment(), *stack_.places_[index_].throttle);
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> Make(const filters::WriteProtectOptions& options) {
-    return filters::NewWriteProtect(below(), Environment(), options);
-  }
-
-  const StackSurroundings& surroundings_;
-  FilterStack& stack_;
-  std::size_t index_ = 0;
-  ByteRange part_;              // of a slice
-  filters::LuksVolume volume_;  // that is shown decrypted
-};
-
-absl::Status FilterStack::Builder::Refused(std::string_view field,
-                                           const std::string& message) const {
-  return WithReason(
-      absl::InvalidArgumentError(absl::StrCat("filter '", entry().id, "': ", message)),
-      {"FILTER_PARAMETERS_INVALID",
-       {{"entry-id", entry().id}, {"index", absl::StrCat(index_)}, {"field", std::string(field)}}});
-}
-
-void FilterStack::Builder::MakeAddressable() {
-  if (IsAddressable(below().limits())) return;
-  auto aligned = std::make_unique<block::AlignedNode>(below(), surroundings_.ready);
-  stack_.upwards_.push_back(aligned.get());
-  stack_.top_ = aligned.get();
-  stack_.aligned_.push_back(std::move(aligned));
-}
-
-Task<absl::StatusOr<ByteRange>> FilterStack::Builder::PartOf(const filters::SliceOptions& options) {
-  const ByteCount size = below().limits().size;
-  if (options.partition != 0) {
-    MakeAddressable();  // for the sake of the table
-    absl::StatusOr<ByteRange> part = co_await filters::FindPartition(below(), options.partition);
-    if (absl::IsNotFound(part.status()) || absl::IsDataLoss(part.status())) {
-      co_return Refused("slice.partition", std::string(part.status().message()));
-    }
-    co_return part;
-  }
-  ByteRange part = options.range;
-  if (part.offset.value >= size.value) {
-    co_return Refused("slice.range.offset_bytes",
-                      absl::StrCat("the slice begins at ", part.offset.value,
-                                   ", and the disk below it has ", size.value, " bytes"));
-  }
-  if (part.length.value == 0) part.length.value = size.value - part.offset.value;
-  if (!FitsWithin(part, size)) {
-    co_return Refused(
-        "slice.range.length_bytes",
-        absl::StrCat("the slice has ", part.length.value, " bytes from ", part.offset.value,
-                     " on, and the disk below it has ", size.value));
-  }
-  co_return part;
-}
-
-absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
-    const filters::SliceOptions& options) {
-  const bool to_end = options.partition == 0 && options.range.length.value == 0;
-  if (!filters::SliceFits(part_, to_end, below().limits())) MakeAddressable();
-  return filters::NewSlice(below(), Environment(), part_, to_end);
-}
-
-Task<absl::StatusOr<filters::LuksVolume>> FilterStack::Builder::VolumeOf(
-    const filters::LuksOptions& options) {
-  const KeySurroundings* const keys = surroundings_.keys;
-  if (keys == nullptr) {
-    co_return WithReason(
-        absl::FailedPreconditionError(absl::StrCat(
-            "filter '", entry().id, "': the daemon has no directory of secrets to open it with")),
-        {"FILTER_KIND_DISABLED", {{"kind", "luks"}}});
-  }
-  const auto read = [&] { return ReadSecretFile(keys->secrets, options.key_file); };
-  absl::StatusOr<Secret> secret = co_await keys->workers.Run(read);
-  if (!secret.ok()) co_return Refused("luks.key_file", std::string(secret.status().message()));
-  MakeAddressable();  // for the sake of the header
-  Secret passphrase = *std::move(secret);
-  absl::StatusOr<filters::LuksVolume> volume =
-      co_await OpenLuks(below(), std::move(passphrase), keys->key_workers, LuksBounds());
-  if (absl::IsPermissionDenied(volume.status())) {
-    co_return Refused("luks.key_file", std::string(volume.status().message()));
-  }
-  if (!volume.ok() && !absl::IsUnavailable(volume.status())) {
-    co_return Refused("luks", std::string(volume.status().message()));
-  }
-  co_return volume;
-}
-
-absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
-    const filters::LuksOptions& options) {
-  absl::StatusOr<std::unique_ptr<Filter>> made =
-      filters::NewLuks(below(), Environment(), entry().id, std::move(volume_),
-                       options.allow_discards, surroundings_.keys->workers);
-  if (!made.ok()) return Refused("luks", std::string(made.status().message()));
-  return made;
-}
-
-absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(
-    const filters::ResizeOptions& options) {
-  const ByteCount size = filters::ResizedSize(options, below().limits().size);
-  if (size.value == 0 || size.value > kLargestDisk) {
-    return Refused("resize", absl::StrCat("the disk would have ", size.value, " bytes"));
-  }
-  if (!filters::ResizeFits(options, below().limits())) MakeAddressable();
-  return filters::NewResize(below(), Environment(), options);
-}
-
-Task<absl::Status> FilterStack::Builder::Add(std::size_t index) {
-  index_ = index;
-  Place& place = stack_.places_[index];
-  if (const auto* throttle = std::get_if<filters::ThrottleOptions>(&entry().options)) {
-    place.throttle = surroundings_.states.throttles.Get(
-        StateKey(), [&] { return filters::NewThrottleGroup(*throttle); });
-  }
-  if (const auto* fault = std::get_if<filters::FaultOptions>(&entry().options)) {
-    place.fault =
-        surroundings_.states.faults.Get(StateKey(), [&] { return filters::NewFaultState(*fault); });
-  }
-  if (entry().bypassed) co_return absl::OkStatus();
-  if (const auto* slice = std::get_if<filters::SliceOptions>(&entry().options)) {
-    CO_ASSIGN_OR_RETURN(part_, co_await PartOf(*slice));
-  }
-  if (const auto* luks = std::get_if<filters::LuksOptions>(&entry().options)) {
-    CO_ASSIGN_OR_RETURN(volume_, co_await VolumeOf(*luks));
-  }
-  absl::StatusOr<std::unique_ptr<Filter>> made =
-      std::visit([this](const auto& options) { return Make(options); }, entry().options);
-  if (!made.ok()) co_return made.status();
-  place.filter = *std::move(made);
-  stack_.upwards_.push_back(place.filter.get());
-  stack_.top_ = place.filter.get();
-  co_return absl::OkStatus();
-}
-
-FilterStack::FilterStack(block::Node& root, std::vector<FilterEntry> entries)
-    : entries_(std::move(entries)), places_(entries_.size()), top_(&root) {}
+FilterStack::FilterStack(block::Node& root, StackHost* host, std::vector<FilterEntry> entries)
+    : entries_(std::move(entries)),
+      places_(entries_.size()),
+      root_(root),
+      host_(host),
+      top_(&root) {}
 
 // From the top: nobody outlives what it stands on.
 FilterStack::~FilterStack() {
@@ -273,11 +95,15 @@ FilterStack::~FilterStack() {
 }
 
 Task<absl::StatusOr<std::unique_ptr<FilterStack>>> FilterStack::Build(
-    StackSurroundings surroundings, block::Node& root, std::vector<FilterEntry> entries) {
-  std::unique_ptr<FilterStack> stack(new FilterStack(root, std::move(entries)));
-  Builder builder(surroundings, *stack);
+    StackSurroundings surroundings, block::Node& root, std::vector<FilterEntry> entries,
+    const FilterStack* before) {
+  std::unique_ptr<FilterStack> stack(new FilterStack(root, surroundings.host, std::move(entries)));
+  Builder builder(surroundings, *stack, before);
   for (std::size_t i = stack->entries_.size(); i > 0; --i) {
-    CO_RETURN_IF_ERROR(co_await builder.Add(i - 1));
+    const absl::Status added = co_await builder.Add(i - 1);
+    if (added.ok()) continue;
+    co_await stack->Settle();
+    co_return added;
   }
   builder.MakeAddressable();
   co_return stack;
@@ -302,6 +128,12 @@ void FilterStack::Configure(const std::vector<FilterEntry>& entries) {
 }
 
 void FilterStack::TakeOver(FilterStack& before) {
+  for (Place& place : places_) {
+    place.use_before.reset();
+    for (Place& other : before.places_) {
+      if (other.own != nullptr && other.own.get() == place.kept) place.own = std::move(other.own);
+    }
+  }
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     for (std::size_t k = 0; k < before.entries_.size(); ++k) {
       const bool same = entries_[i].id == before.entries_[k].id &&
@@ -314,41 +146,130 @@ void FilterStack::TakeOver(FilterStack& before) {
   Configure(std::vector<FilterEntry>(entries_));
 }
 
-std::vector<FilterStack::Piece> FilterStack::Pieces() const {
-  std::vector<Piece> pieces;
-  const ByteCount size = top_->limits().size;
+std::size_t FilterStack::LevelsBelow(std::size_t entry) const {
+  const auto found = std::find_if(upwards_.begin(), upwards_.end(),
+                                  [&](const Floor& floor) { return floor.entry == entry; });
+  CHECK(found != upwards_.end());
+  return static_cast<std::size_t>(found - upwards_.begin());
+}
+
+FilterStack::View FilterStack::ViewOf(std::size_t levels) const {
+  View view;
+  const auto begins = std::span(upwards_).first(levels);
+  const auto entry_of = [&](const Floor& floor) -> const FilterEntry* {
+    return floor.entry.has_value() ? &entries_[*floor.entry] : nullptr;
+  };
+  const auto base = std::find_if(begins.rbegin(), begins.rend(), [&](const Floor& floor) {
+    return floor.entry.has_value() && IsCow(*entry_of(floor));
+  });
+  if (base != begins.rend()) view.base = places_[*base->entry].kept;
+  for (auto floor = begins.rbegin(); floor != base; ++floor) {
+    // An encrypted disk has one key, whichever passphrase leads to it.
+    if (floor->entry.has_value() && Translates(*entry_of(*floor))) ++view.translated;
+  }
+  const ByteCount size = levels == 0 ? root_.limits().size : begins.back().node->limits().size;
   for (ByteOffset at; at.value < size.value;) {
     ByteRange shown{at, ByteCount{size.value - at.value}};
     std::optional<ByteRange> origin = shown;
-    for (auto node = upwards_.rbegin(); node != upwards_.rend() && origin.has_value(); ++node) {
+    for (auto floor = begins.rbegin(); floor != base && origin.has_value(); ++floor) {
       ByteRange here = *origin;
-      origin = (*node)->OriginOf(here);
+      origin = floor->node->OriginOf(here);
       shown.length = origin.has_value() ? origin->length : here.length;
     }
     const std::optional<ByteOffset> from =
         origin.has_value() ? std::optional(origin->offset) : std::nullopt;
-    const bool goes_on = !pieces.empty() && pieces.back().from.has_value() == from.has_value() &&
-                         (!from.has_value() || *pieces.back().from + pieces.back().length == *from);
-    if (goes_on) {
-      pieces.back().length = pieces.back().length + shown.length;
-    } else {
-      pieces.push_back({from, shown.length});
-    }
+    AddPiece(view.pieces, Piece{from, shown.length});
     at = shown.end();
   }
-  return pieces;
+  return view;
+}
+
+void FilterStack::AddPiece(std::vector<Piece>& pieces, Piece piece) {
+  const bool goes_on =
+      !pieces.empty() && pieces.back().from.has_value() == piece.from.has_value() &&
+      (!piece.from.has_value() || *pieces.back().from + pieces.back().length == *piece.from);
+  if (goes_on) {
+    pieces.back().length = pieces.back().length + piece.length;
+  } else {
+    pieces.push_back(piece);
+  }
 }
 
 bool FilterStack::ShowsSameBytes(const FilterStack& other) const {
-  // An encrypted disk has one key, whichever passphrase leads to it.
-  const auto translated = [](const FilterStack& stack) {
-    return std::count_if(stack.entries_.begin(), stack.entries_.end(), Translates);
-  };
-  return translated(*this) == translated(other) && Pieces() == other.Pieces();
+  return ViewOf(upwards_.size()) == other.ViewOf(other.upwards_.size());
+}
+
+bool FilterStack::CanConfigureFor(bool read_only_changes) const {
+  return !read_only_changes || std::none_of(places_.begin(), places_.end(), [](const Place& place) {
+    return place.kept != nullptr && place.kept->reference != nullptr;
+  });
 }
 
 void FilterStack::Refresh() {
-  for (block::FilterNode* const node : upwards_) node->Refresh();
+  for (const Floor& floor : upwards_) floor.node->Refresh();
+}
+
+bool FilterStack::KeepsScratch() const {
+  return std::any_of(places_.begin(), places_.end(), [](const Place& place) {
+    return place.kept != nullptr && place.kept->cow != nullptr;
+  });
+}
+
+Task<absl::Status> FilterStack::GrowScratch() {
+  absl::Status status;
+  for (std::size_t i = 0; i < upwards_.size(); ++i) {
+    const Floor floor = upwards_[i];
+    Kept* const kept = floor.entry.has_value() ? places_[*floor.entry].kept : nullptr;
+    if (kept != nullptr && kept->cow != nullptr) {
+      const ByteCount size = std::as_const(*floor.node).child().limits().size;
+      if (kept->scratch->limits().size < size) {
+        const absl::Status grown = co_await kept->scratch->Resize(size);
+        status.Update(grown);
+      }
+    }
+    floor.node->Refresh();
+  }
+  co_return status;
+}
+
+bool FilterStack::HasCaches() const {
+  return std::any_of(places_.begin(), places_.end(), [](const Place& place) {
+    return place.kept != nullptr && place.kept->cache != nullptr;
+  });
+}
+
+bool FilterStack::HoldsUnwritten() const {
+  return std::any_of(places_.begin(), places_.end(), [](const Place& place) {
+    return place.kept != nullptr && place.kept->cache != nullptr &&
+           filters::UnwrittenBytes(*place.kept->cache).value > 0;
+  });
+}
+
+filters::LiveFilter<filters::CacheOptions>* FilterStack::CacheAt(std::size_t entry) const {
+  const Place& place = places_[entry];
+  if (place.kept == nullptr || place.kept->cache == nullptr) return nullptr;
+  return static_cast<filters::LiveFilter<filters::CacheOptions>*>(place.filter.get());
+}
+
+Task<absl::Status> FilterStack::WriteBack() {
+  absl::Status status;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    auto* const cache = CacheAt(i);
+    if (cache == nullptr) continue;
+    filters::CacheOptions options = std::get<CacheEntry>(entries_[i].options).options;
+    options.mode = filters::CacheOptions::Mode::kWritethrough;
+    cache->Configure(options);
+    const absl::Status flushed = co_await cache->Flush();
+    status.Update(flushed);
+  }
+  co_return status;
+}
+
+void FilterStack::ResumeCaches() {
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    auto* const cache = CacheAt(i);
+    if (cache != nullptr) cache->Configure(std::get<CacheEntry>(entries_[i].options).options);
+  }
 }
 
 void FilterStack::Hurry() {
@@ -360,6 +281,25 @@ void FilterStack::Hurry() {
 Task<void> FilterStack::Settle() {
   for (const Place& place : places_) {
     if (place.filter != nullptr) co_await place.filter->Settle();
+  }
+  for (Place& place : places_) {
+    if (place.use_before.has_value()) {  // this stack was not needed after all
+      Kept& kept = *place.kept;
+      const absl::Status less =
+          co_await host_->ChangeUse(kept.reference, kept.use, *place.use_before);
+      CHECK(less.ok());
+      kept.use = *place.use_before;
+    }
+    if (place.own == nullptr) continue;
+    Kept& kept = *place.own;
+    if (kept.scratch != nullptr) {
+      // Nobody wants its content on the disk any more.
+      const absl::Status emptied = co_await kept.scratch->Resize(ByteCount{0});
+      emptied.IgnoreError();
+      const absl::Status closed = co_await kept.scratch->Close();
+      closed.IgnoreError();
+    }
+    if (kept.reference != nullptr) co_await host_->ReleaseImage(kept.reference, kept.use);
   }
 }
 
@@ -379,11 +319,13 @@ std::vector<FilterStack::Level> FilterStack::Levels() const {
   auto node = upwards_.rbegin();
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const filters::Filter* const filter = places_[i].filter.get();
-    for (; filter != nullptr && *node != filter; ++node) levels.push_back({*node, nullptr});
+    for (; filter != nullptr && node->node != filter; ++node) {
+      levels.push_back({node->node, nullptr});
+    }
     levels.push_back({filter, &entries_[i]});
     if (filter != nullptr) ++node;
   }
-  for (; node != upwards_.rend(); ++node) levels.push_back({*node, nullptr});
+  for (; node != upwards_.rend(); ++node) levels.push_back({node->node, nullptr});
   return levels;
 }
 

@@ -1,7 +1,9 @@
 // The filters of an export as nodes: between the root of its image and what its clients see.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +14,7 @@
 #include "engine/block/node.h"
 #include "engine/filter_spec.h"
 #include "engine/filters/filter.h"
+#include "engine/image.h"
 #include "engine/io/directory.h"
 #include "engine/runtime/clock.h"
 #include "engine/runtime/ready_queue.h"
@@ -31,6 +34,24 @@ struct KeySurroundings {
   runtime::Workers& key_workers;  // as OpenLuks() wants them
 };
 
+using Pools = std::map<std::string, const io::Directory*>;  // by their names
+
+// What a stack asks of its shard, on it.
+class StackHost {
+ public:
+  // Scratch space: `size` bytes of zeros in a file without a name. Closed by whoever gets it.
+  virtual Task<absl::StatusOr<std::unique_ptr<block::Node>>> NewScratchFile(
+      const io::Directory* pool, ByteCount size) = 0;
+  // Opens the image and counts a user, until ReleaseImage().
+  virtual Task<absl::StatusOr<Image*>> AcquireImage(ImageSpec spec, const io::Directory* pool,
+                                                    ImageUse use) = 0;
+  virtual Task<absl::Status> ChangeUse(Image* image, ImageUse from, ImageUse to) = 0;
+  virtual Task<void> ReleaseImage(Image* image, ImageUse use) = 0;
+
+ protected:
+  ~StackHost() = default;
+};
+
 // What a stack stands in; all of it outlives the stack.
 struct StackSurroundings {
   runtime::ReadyQueue& ready;
@@ -41,6 +62,11 @@ struct StackSurroundings {
   std::string export_name;
   uint64_t incarnation = 0;
   const KeySurroundings* keys = nullptr;  // null: encrypted disks are not opened here
+  // Null: there are no scratch files, and no references to compare with.
+  StackHost* host = nullptr;
+  const io::Directory* pool = nullptr;  // of the export's image
+  const Pools* pools = nullptr;         // of references
+  bool read_only = false;               // the export
 };
 
 // The order is that of the entries. Where a filter needs more alignment than what is above it
@@ -55,11 +81,16 @@ class FilterStack {
  public:
   // Reads what filters must know before they start (partition tables, and headers of encrypted
   // disks, which takes seconds). kInvalidArgument FILTER_PARAMETERS_INVALID, with entry-id, index
-  // and field; kFailedPrecondition FILTER_KIND_DISABLED. `surroundings` is copied; `root` outlives
-  // the stack.
+  // and field; kFailedPrecondition FILTER_KIND_DISABLED; errors of AcquireImage(). `surroundings`
+  // is copied; `root` outlives the stack.
+  //
+  // What entries of `before` keep (changes kept apart, cached blocks, open references) is used by
+  // the new stack, too, where they stay as they are above the same bytes. It is the old one's until
+  // TakeOver(). `before` may be null; it outlives the stack, or TakeOver().
   static Task<absl::StatusOr<std::unique_ptr<FilterStack>>> Build(StackSurroundings surroundings,
                                                                   block::Node& root,
-                                                                  std::vector<FilterEntry> entries);
+                                                                  std::vector<FilterEntry> entries,
+                                                                  const FilterStack* before);
   ~FilterStack();
   FilterStack(const FilterStack&) = delete;
   FilterStack& operator=(const FilterStack&) = delete;
@@ -72,6 +103,8 @@ class FilterStack {
   // True if `entries` differ from those that there are in parameters only that change while
   // requests are in flight. Configure() then makes them those that there are.
   bool CanConfigure(const std::vector<FilterEntry>& entries) const;
+  // False if it takes another stack, because the export changes its read_only.
+  bool CanConfigureFor(bool read_only_changes) const;
   // REQUIRES: CanConfigure(entries).
   void Configure(const std::vector<FilterEntry>& entries);
 
@@ -84,11 +117,24 @@ class FilterStack {
 
   // The image has become longer.
   void Refresh();
+  // Then filters that keep changes apart need more space: with KeepsScratch(), while requests are
+  // under way. Refreshes what is above them.
+  bool KeepsScratch() const;
+  Task<absl::Status> GrowScratch();
 
   // The export is going away: see Filter::Hurry().
   void Hurry();
 
-  // Ends what the filters do by themselves. Before destruction, when no request is in flight.
+  // Caches write through from now on, and what they had is below them, and flushed, if that was
+  // well. ResumeCaches() brings their mode back.
+  Task<absl::Status> WriteBack();
+  void ResumeCaches();
+  bool HasCaches() const;
+  // Something is in a cache only.
+  bool HoldsUnwritten() const;
+
+  // Ends what the filters do by themselves; caches write back; lets go of what entries keep. Before
+  // destruction, once, when no request is in flight.
   Task<void> Settle();
 
   std::vector<FilterStatistics> GetStatistics() const;
@@ -102,10 +148,21 @@ class FilterStack {
 
  private:
   class Builder;
+  // What an entry keeps from one stack to the next, if it stays in its place.
+  struct Kept {
+    std::unique_ptr<block::Node> scratch;
+    std::unique_ptr<filters::CowState> cow;
+    std::unique_ptr<filters::CacheState> cache;
+    Image* reference = nullptr;
+    ImageUse use = ImageUse::kReadAlone;  // of the reference; what stacks have needed so far
+  };
   // An entry's nodes. Bypassed ones have none, but keep what they share.
   struct Place {
     SharedStates<filters::ThrottleGroup>::Ref throttle;
     SharedStates<filters::FaultState>::Ref fault;
+    std::unique_ptr<Kept> own;
+    Kept* kept = nullptr;                // `own`, or that of the stack before
+    std::optional<ImageUse> use_before;  // of its reference, which this stack has changed
     std::unique_ptr<filters::Filter> filter;
   };
 
@@ -116,16 +173,33 @@ class FilterStack {
     friend bool operator==(const Piece&, const Piece&) = default;
   };
 
-  FilterStack(block::Node& root, std::vector<FilterEntry> entries);
+  // What the top of some levels shows.
+  struct View {
+    const Kept* base = nullptr;  // of the topmost entry that has bytes of its own; null: the image
+    std::ptrdiff_t translated = 0;  // encrypted disks above it
+    std::vector<Piece> pieces;      // of the base
+    friend bool operator==(const View&, const View&) = default;
+  };
+  struct Floor {
+    block::FilterNode* node;
+    std::optional<std::size_t> entry;  // none: an AlignedNode
+  };
 
-  std::vector<Piece> Pieces() const;
+  FilterStack(block::Node& root, StackHost* host, std::vector<FilterEntry> entries);
+
+  filters::LiveFilter<filters::CacheOptions>* CacheAt(std::size_t entry) const;  // null: none
+  std::size_t LevelsBelow(std::size_t entry) const;
+  View ViewOf(std::size_t levels) const;
+  static void AddPiece(std::vector<Piece>& pieces, Piece piece);
 
   // In the order of `entries_`.
   std::vector<FilterEntry> entries_;
   std::vector<Place> places_;
   // AlignedNodes, and all nodes from the bottom, to be refreshed.
   std::vector<std::unique_ptr<block::FilterNode>> aligned_;
-  std::vector<block::FilterNode*> upwards_;
+  std::vector<Floor> upwards_;
+  block::Node& root_;
+  StackHost* const host_;
   block::Node* top_;
 };
 

@@ -126,6 +126,7 @@ class Home final : public ExportSink {
   Known* FindByWireName(const std::string& nbd_name);
   static bool Visible(const Known& known, bool tcp);
   absl::StatusOr<const io::Directory*> PoolOf(const std::string& name) const;
+  absl::StatusOr<Pools> PoolsOf(const ExportSpec& spec) const;
   absl::StatusOr<ShardServer*> ServerOfExport(const std::string& export_name) const;
   Task<absl::Status> CheckUnused(const ImageSpec& spec);
   Task<void> CompareWithOpen(const std::vector<ImageSpec>& specs,

@@ -2,6 +2,7 @@
 #include <map>
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/reason.h"
@@ -37,6 +38,18 @@ absl::StatusOr<const io::Directory*> Home::PoolOf(const std::string& name) const
   return found->second.get();
 }
 
+// Those of all images that the spec names.
+absl::StatusOr<Pools> Home::PoolsOf(const ExportSpec& spec) const {
+  Pools pools;
+  ASSIGN_OR_RETURN(pools[spec.image.pool], PoolOf(spec.image.pool));
+  for (const FilterEntry& entry : spec.filters) {
+    const auto* const verify = std::get_if<VerifyEntry>(&entry.options);
+    if (verify == nullptr) continue;
+    ASSIGN_OR_RETURN(pools[verify->reference.pool], PoolOf(verify->reference.pool));
+  }
+  return pools;
+}
+
 Task<absl::StatusOr<const io::Directory*>> Home::FindPool(const std::string& name) {
   return Task<absl::StatusOr<const io::Directory*>>(PoolOf(name));
 }
@@ -65,7 +78,7 @@ absl::Status Home::CheckNames(const ExportSpec& spec) const {
 Task<absl::StatusOr<ExportState>> Home::CreateExport(ExportSpec spec) {
   const KeyedMutex::Lock turn = co_await export_turn_.Acquire(spec.name);
   CO_RETURN_IF_ERROR(CheckNames(spec));
-  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.image.pool));
+  CO_ASSIGN_OR_RETURN(const Pools pools, PoolsOf(spec));
   Known known;
   known.nbd_name = spec.nbd_name;
   known.image_name = spec.image.name;
@@ -73,7 +86,7 @@ Task<absl::StatusOr<ExportState>> Home::CreateExport(ExportSpec spec) {
   exports_.emplace(spec.name, std::move(known));
   by_wire_name_.emplace(spec.nbd_name, spec.name);
   ShardServer& server = ServerOf(spec.image.name);
-  auto call = [&server, &spec, pool] { return server.CreateExport(spec, pool); };
+  auto call = [&server, &spec, &pools] { return server.CreateExport(spec, pools); };
   absl::StatusOr<ExportState> state = co_await CallOn(shard_, server.shard(), server.tasks(), call);
   if (!state.ok()) {
     by_wire_name_.erase(spec.nbd_name);
@@ -99,16 +112,18 @@ Task<absl::StatusOr<ExportState>> Home::UpdateExport(ExportSpec spec) {
         {"FIELD_IMMUTABLE",
          {{"field", known.nbd_name != spec.nbd_name ? "export.nbd_name" : "export.source"}}});
   }
-  auto call = [server, &spec] { return server->UpdateExport(spec); };
+  CO_ASSIGN_OR_RETURN(const Pools pools, PoolsOf(spec));
+  auto call = [server, &spec, &pools] { return server->UpdateExport(spec, pools); };
   absl::StatusOr<ExportState> state =
       co_await CallOn(shard_, server->shard(), server->tasks(), call);
   co_return state;
 }
 
 Task<absl::StatusOr<ExportState>> Home::CheckExport(ExportSpec spec) {
-  CO_ASSIGN_OR_RETURN(const io::Directory* const pool, PoolOf(spec.image.pool));
+  const KeyedMutex::Lock turn = co_await export_turn_.Acquire(spec.name);
+  CO_ASSIGN_OR_RETURN(const Pools pools, PoolsOf(spec));
   ShardServer& server = ServerOf(spec.image.name);
-  auto call = [&server, &spec, pool] { return server.CheckExport(spec, pool); };
+  auto call = [&server, &spec, &pools] { return server.CheckExport(spec, pools); };
   absl::StatusOr<ExportState> state = co_await CallOn(shard_, server.shard(), server.tasks(), call);
   co_return state;
 }

@@ -46,23 +46,50 @@ Image::~Image() {
   CHECK_EQ(users_, 0u);
 }
 
-Task<absl::Status> Image::AddUser(bool writing) {
-  if (writing) {
-    CO_RETURN_IF_ERROR(CheckSound());
-    if (!root_.limits().writable) {
-      co_return WithReason(
-          absl::FailedPreconditionError("the image's file cannot be opened for writing"),
-          {"IMAGE_NOT_WRITABLE", {{"image", spec_.name}}});
-    }
-    if (dependents_ > 0) {
-      co_return WithReason(absl::FailedPreconditionError(absl::StrCat(
-                               spec_.name, " has images that stand on it, which are in use")),
-                           {"IMAGE_HAS_DEPENDENTS", {{"image", spec_.name}}});
-    }
-    if (writers_ == 0) CO_RETURN_IF_ERROR(co_await BeginWriting());
-    ++writers_;
+absl::Status Image::CheckUse(std::optional<ImageUse> from, ImageUse to) const {
+  const uint32_t others_change = changing_ - (from.has_value() && ChangesContent(*from) ? 1 : 0);
+  const uint32_t others_alone = alone_ - (from.has_value() && IsAlone(*from) ? 1 : 0);
+  const Reason not_alone{"FILTER_PARAMETERS_INVALID", {{"image", spec_.name}}};
+  if (IsAlone(to) && others_change > 0) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                          spec_.name, " is written to by others, which a filter would not see")),
+                      not_alone);
   }
+  if (ChangesContent(to) && others_alone > 0) {
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(
+            spec_.name, " is used by a filter that would not see what others write to it")),
+        not_alone);
+  }
+  if (!NeedsWriter(to) || (from.has_value() && NeedsWriter(*from))) return absl::OkStatus();
+  RETURN_IF_ERROR(CheckSound());
+  if (!root_.limits().writable) {
+    return WithReason(
+        absl::FailedPreconditionError("the image's file cannot be opened for writing"),
+        {"IMAGE_NOT_WRITABLE", {{"image", spec_.name}}});
+  }
+  if (dependents_ == 0) return absl::OkStatus();
+  return WithReason(absl::FailedPreconditionError(
+                        absl::StrCat(spec_.name, " has images that stand on it, which are in use")),
+                    {"IMAGE_HAS_DEPENDENTS", {{"image", spec_.name}}});
+}
+
+Task<absl::Status> Image::Begin(std::optional<ImageUse> from, ImageUse to) {
+  CO_RETURN_IF_ERROR(CheckUse(from, to));
+  if (NeedsWriter(to) && writers_ == 0) CO_RETURN_IF_ERROR(co_await BeginWriting());
   ++users_;
+  if (NeedsWriter(to)) ++writers_;
+  if (ChangesContent(to)) ++changing_;
+  if (IsAlone(to)) ++alone_;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Image::AddUser(ImageUse use) { return Begin(std::nullopt, use); }
+
+Task<absl::Status> Image::ChangeUser(ImageUse from, ImageUse to) {
+  if (from == to) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(co_await Begin(from, to));
+  co_await RemoveUser(from);
   co_return absl::OkStatus();
 }
 
@@ -75,10 +102,12 @@ Task<absl::Status> Image::BeginWriting() {
   co_return FormatError(begun, spec_);
 }
 
-Task<void> Image::RemoveUser(bool writing) {
+Task<void> Image::RemoveUser(ImageUse use) {
   CHECK_GT(users_, 0u);
   --users_;
-  if (!writing) co_return;
+  if (ChangesContent(use)) --changing_;
+  if (IsAlone(use)) --alone_;
+  if (!NeedsWriter(use)) co_return;
   CHECK_GT(writers_, 0u);
   if (--writers_ > 0) co_return;
   if (parts_.qcow2 != nullptr) {

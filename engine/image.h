@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -20,6 +21,28 @@ namespace gabion::engine {
 
 // Takes the locks of `mode` on an image's file; a conflict is kFailedPrecondition IMAGE_LOCKED.
 absl::Status LockImage(const std::string& name, io::FileLock& lock, io::LockMode mode);
+
+// What a user of an image does with it. "Alone": nobody else changes its content meanwhile.
+enum class ImageUse : uint8_t {
+  kRead,
+  kReadAlone,
+  kResize,  // changes the size, and no content
+  kWrite,
+  kWriteAlone,
+};
+constexpr bool NeedsWriter(ImageUse use) { return use >= ImageUse::kResize; }
+constexpr bool ChangesContent(ImageUse use) { return use >= ImageUse::kWrite; }
+constexpr bool IsAlone(ImageUse use) {
+  return use == ImageUse::kReadAlone || use == ImageUse::kWriteAlone;
+}
+constexpr ImageUse UseFor(bool writing, bool alone) {
+  if (writing) return alone ? ImageUse::kWriteAlone : ImageUse::kWrite;
+  return alone ? ImageUse::kReadAlone : ImageUse::kRead;
+}
+// What allows both. REQUIRES: neither is kResize.
+constexpr ImageUse BothUses(ImageUse a, ImageUse b) {
+  return UseFor(ChangesContent(a) || ChangesContent(b), IsAlone(a) || IsAlone(b));
+}
 
 // The top of an image's own nodes: byte-addressable, and the one place where the image grows.
 // Growth is serialized, is never undone by a smaller one that came at the same time, and may run
@@ -83,10 +106,14 @@ class Image final : private ImageRoot::Observer {
   // Users hold the image open. The first that writes makes it take the writer's locks, and makes a
   // qcow2 image ready to be written; when the last one leaves, the file has everything. One call at
   // a time. kFailedPrecondition IMAGE_LOCKED if another process holds it, IMAGE_NOT_WRITABLE,
-  // IMAGE_HAS_DEPENDENTS;
+  // IMAGE_HAS_DEPENDENTS, FILTER_PARAMETERS_INVALID where one would have to be alone;
   // kDataLoss IMAGE_CORRUPT: it can only be read.
-  Task<absl::Status> AddUser(bool writing);
-  Task<void> RemoveUser(bool writing);
+  Task<absl::Status> AddUser(ImageUse use);
+  Task<void> RemoveUser(ImageUse use);
+  // A user does something else from now on. On error it goes on as before.
+  Task<absl::Status> ChangeUser(ImageUse from, ImageUse to);
+  // What can be said against that without touching the file.
+  absl::Status CheckUse(std::optional<ImageUse> from, ImageUse to) const;
   uint32_t users() const { return users_; }
   bool has_writers() const { return writers_ > 0; }
 
@@ -107,6 +134,7 @@ class Image final : private ImageRoot::Observer {
   Task<absl::Status> Close();
 
  private:
+  Task<absl::Status> Begin(std::optional<ImageUse> from, ImageUse to);
   Task<absl::Status> BeginWriting();
   absl::Status CheckSound() const;
   void OnGrown() override { observer_.OnImageGrown(*this); }
@@ -116,7 +144,9 @@ class Image final : private ImageRoot::Observer {
   ImageRoot root_;
   GrowthObserver& observer_;
   uint32_t users_ = 0;
-  uint32_t writers_ = 0;
+  uint32_t writers_ = 0;   // who needs to be one
+  uint32_t changing_ = 0;  // who changes content
+  uint32_t alone_ = 0;     // who wants nobody else to
   uint32_t dependents_ = 0;
   bool closed_ = false;
 };

@@ -25,6 +25,7 @@ struct ImageSpec {
   // The images below a qcow2 image, the nearest one first; none of them has a `backing` of its own
   // here. All are in the same pool.
   std::vector<ImageSpec> backing;
+  friend bool operator==(const ImageSpec&, const ImageSpec&) = default;
 };
 
 // The image right below `spec`, with all that is below it. REQUIRES: there is one.

@@ -5,6 +5,7 @@
 #include "engine/base/check.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
+#include "engine/export_use.h"
 #include "engine/shard_server.h"
 
 namespace gabion::engine {
@@ -100,24 +101,28 @@ absl::Status ShardServer::PublishVersion(Served& served) {
   return absl::OkStatus();
 }
 
-Task<absl::StatusOr<ExportState>> ShardServer::CreateExport(ExportSpec spec,
-                                                            const io::Directory* pool) {
+Task<absl::StatusOr<ExportState>> ShardServer::CreateExport(ExportSpec spec, const Pools& pools) {
   CHECK(!exports_.contains(spec.name));  // home lets each name through once
-  const bool writing = !spec.read_only;
-  CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(spec.image, pool, writing));
+  const ImageUse use = UseOfImage(spec);
+  const absl::StatusOr<Image*> acquired =
+      co_await AcquireImage(spec.image, pools.at(spec.image.pool), use);
+  if (!acquired.ok()) co_return BlameFilter(acquired.status(), spec);
+  Image* const image = *acquired;
   auto served = std::make_unique<Served>(*this, *image, next_version_++);
   served->spec = std::move(spec);
+  served->use = use;
   absl::StatusOr<std::unique_ptr<FilterStack>> stack =
-      co_await BuildStack(served->spec, *image, served->incarnation);
+      co_await BuildStack(served->spec, *image, served->incarnation, pools, nullptr);
   absl::Status published = stack.status();
   if (published.ok()) {
     served->stack = *std::move(stack);
     served->top.Switch(served->stack->top());
     published = PublishVersion(*served);
+    if (!published.ok()) co_await served->stack->Settle();
   }
   if (!published.ok()) {
     served.reset();
-    co_await ReleaseImage(image, writing);
+    co_await ReleaseImage(image, use);
     co_return published;
   }
   const ExportState state = StateOf(*served);
@@ -126,52 +131,100 @@ Task<absl::StatusOr<ExportState>> ShardServer::CreateExport(ExportSpec spec,
   co_return state;
 }
 
-Task<absl::StatusOr<ExportState>> ShardServer::UpdateExport(ExportSpec spec) {
+Task<absl::StatusOr<ExportState>> ShardServer::UpdateExport(ExportSpec spec, const Pools& pools) {
   CO_ASSIGN_OR_RETURN(Served* const served, Find(spec.name));
-  const bool was_writing = !served->spec.read_only;
-  const bool writing = !spec.read_only;
-  if (writing && !was_writing) CO_RETURN_IF_ERROR(co_await served->image->AddUser(true));
-  const ExportSpec before = std::exchange(served->spec, std::move(spec));
-  const absl::Status published = co_await PublishChange(*served, before);
-  if (!published.ok()) {
-    served->spec = before;
-    if (writing && !was_writing) co_await served->image->RemoveUser(true);
-    co_return published;
-  }
-  if (writing && !was_writing) co_await served->image->RemoveUser(false);  // the reader that it was
-  if (!writing && was_writing) {
-    co_await served->exported.MakeReadOnly();
-    CO_RETURN_IF_ERROR(co_await served->image->AddUser(false));
-    co_await served->image->RemoveUser(true);
-  }
+  const ImageUse before = served->use;
+  const ImageUse after = UseOfImage(spec);
+  // More than both need, while the one becomes the other.
+  const ImageUse meanwhile = BothUses(before, after);
+  const absl::Status allowed = co_await ChangeUse(served->image, before, meanwhile);
+  if (!allowed.ok()) co_return BlameFilter(allowed, spec);
+  served->use = meanwhile;
+  const absl::Status changed = co_await ChangeServed(*served, std::move(spec), pools);
+  const ImageUse settled = changed.ok() ? after : before;
+  const absl::Status less = co_await ChangeUse(served->image, meanwhile, settled);
+  CHECK(less.ok());
+  served->use = settled;
+  if (!changed.ok()) co_return changed;
   co_return StateOf(*served);
 }
 
-Task<absl::StatusOr<ExportState>> ShardServer::CheckExport(ExportSpec spec,
-                                                           const io::Directory* pool) {
-  const bool writing = !spec.read_only;
-  CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(spec.image, pool, writing));
-  ExportState state;
-  absl::Status status;
+Task<absl::Status> ShardServer::ChangeServed(Served& served, ExportSpec spec, const Pools& pools) {
+  const bool ends_writing = spec.read_only && !served.spec.read_only;
+  if (ends_writing && served.stack->HasCaches()) {
+    const absl::Status written = co_await served.stack->WriteBack();
+    if (!written.ok()) {
+      served.stack->ResumeCaches();
+      co_return written;
+    }
+  }
+  const ExportSpec before = std::exchange(served.spec, std::move(spec));
+  const absl::Status published = co_await PublishChange(served, before, pools);
+  if (!published.ok()) {
+    served.spec = before;
+    served.stack->ResumeCaches();
+    co_return published;
+  }
+  if (!ends_writing) co_return absl::OkStatus();
+  co_await served.exported.MakeReadOnly();
+  // What came between the two; nothing is called done that is not in the image.
+  const absl::Status written = co_await served.stack->WriteBack();
+  if (!written.ok()) {
+    logger_.Log(LogLevel::kError, "engine",
+                absl::StrCat(served.spec.name, ": writing a cache back: ", written.message()));
+  }
+  served.stack->ResumeCaches();
+  co_return absl::OkStatus();
+}
+
+// An export that is served keeps its own use of the image meanwhile.
+Task<absl::StatusOr<ImageUse>> ShardServer::AcquireForCheck(const ExportSpec& spec,
+                                                            const Served* served,
+                                                            const Pools& pools, Image*& image) {
+  const ImageUse wanted = UseOfImage(spec);
+  ImageUse use = wanted;
+  if (served != nullptr) {
+    const absl::Status allowed = served->image->CheckUse(served->use, wanted);
+    if (!allowed.ok()) co_return BlameFilter(allowed, spec);
+    use = NeedsWriter(wanted) ? ImageUse::kResize : ImageUse::kRead;
+  }
+  const absl::StatusOr<Image*> acquired =
+      co_await AcquireImage(spec.image, pools.at(spec.image.pool), use);
+  if (!acquired.ok()) co_return BlameFilter(acquired.status(), spec);
+  image = *acquired;
+  co_return use;
+}
+
+absl::StatusOr<ExportState> ShardServer::CheckVersion(const ExportSpec& spec, const Served* served,
+                                                      FilterStack& stack) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<nbd::ExportVersion> version,
+                   MakeExportVersion(spec, stack.top(), 0, shard_.reactor().ready()));
+  if (served != nullptr && !served->stack->CanConfigure(spec.filters)) {
+    RETURN_IF_ERROR(CheckFits(*served, spec, stack));
+  }
+  return StateOf(*version);
+}
+
+Task<absl::StatusOr<ExportState>> ShardServer::CheckExport(ExportSpec spec, const Pools& pools) {
+  const auto found = exports_.find(spec.name);
+  const bool same_image =
+      found != exports_.end() && found->second->spec.image.name == spec.image.name;
+  const Served* const served = same_image ? found->second.get() : nullptr;
+  Image* image = nullptr;
+  CO_ASSIGN_OR_RETURN(const ImageUse use, co_await AcquireForCheck(spec, served, pools, image));
+  absl::StatusOr<ExportState> state = absl::UnknownError("");
   {
     // What is shared is looked at and not changed; anything else is made for this and goes again.
-    absl::StatusOr<std::unique_ptr<FilterStack>> stack = co_await BuildStack(spec, *image, 0);
-    status = stack.status();
-    if (status.ok()) {
-      const absl::StatusOr<std::unique_ptr<nbd::ExportVersion>> version =
-          MakeExportVersion(spec, (*stack)->top(), 0, shard_.reactor().ready());
-      status = version.status();
-      if (status.ok()) state = StateOf(**version);
+    absl::StatusOr<std::unique_ptr<FilterStack>> stack = co_await BuildStack(
+        spec, *image, 0, pools, served == nullptr ? nullptr : served->stack.get());
+    if (stack.ok()) {
+      state = CheckVersion(spec, served, **stack);
+      co_await (*stack)->Settle();
+    } else {
+      state = stack.status();
     }
-    const auto found = exports_.find(spec.name);
-    const bool served = found != exports_.end() && found->second->image == image;
-    if (status.ok() && served && !found->second->stack->CanConfigure(spec.filters)) {
-      status = CheckFits(*found->second, spec, **stack);
-    }
-    if (stack.ok()) co_await (*stack)->Settle();
   }
-  co_await ReleaseImage(image, writing);
-  if (!status.ok()) co_return status;
+  co_await ReleaseImage(image, use);
   co_return state;
 }
 
@@ -187,20 +240,22 @@ Task<absl::Status> ShardServer::DeleteExport(std::string name, DeleteMode mode) 
   served->stack->Hurry();
   if (mode == DeleteMode::kShutdown) {
     co_await served->exported.Shutdown();
-    const absl::Status flushed = co_await image->root().Flush();
-    if (!flushed.ok()) {  // as bad as it is, the export is gone; clients were not told it is safe
-      logger_.Log(LogLevel::kError, "engine",
-                  absl::StrCat(name, ": flushing after the last client: ", flushed.message()));
-    }
   } else {
     co_await served->exported.Close();
   }
   served->looking.Hold();
   co_await served->looking.Drain();
-  co_await served->stack->Settle();
-  const bool writing = !served->spec.read_only;
+  co_await served->stack->Settle();  // caches write back
+  if (mode == DeleteMode::kShutdown) {
+    const absl::Status flushed = co_await image->root().Flush();
+    if (!flushed.ok()) {  // as bad as it is, the export is gone; clients were not told it is safe
+      logger_.Log(LogLevel::kError, "engine",
+                  absl::StrCat(name, ": flushing after the last client: ", flushed.message()));
+    }
+  }
+  const ImageUse use = served->use;
   exports_.erase(name);
-  co_await ReleaseImage(image, writing);
+  co_await ReleaseImage(image, use);
   co_return absl::OkStatus();
 }
 
@@ -262,18 +317,38 @@ void ShardServer::Admit(const std::string& export_name, Arrival arrival,
 void ShardServer::OnImageGrown(Image& image) {
   for (auto& [name, served] : exports_) {
     if (served->image != &image) continue;
-    served->stack->Refresh();
-    served->top.Refresh();
-    served->exported.RefreshVersions();
-    const absl::Status published = PublishVersion(*served);
-    if (!published.ok()) {
-      logger_.Log(LogLevel::kWarning, "engine",
-                  absl::StrCat(name,
-                               ": the image has grown, but new clients still see the old"
-                               " size: ",
-                               published.message()));
-    }
+    ShowGrowth(*served);
+    if (served->stack->KeepsScratch()) tasks_.Add(GrowScratch(name, served->incarnation));
   }
+}
+
+void ShardServer::ShowGrowth(Served& served) {
+  served.stack->Refresh();
+  served.top.Refresh();
+  served.exported.RefreshVersions();
+  const absl::Status published = PublishVersion(served);
+  if (published.ok()) return;
+  logger_.Log(LogLevel::kWarning, "engine",
+              absl::StrCat(served.spec.name,
+                           ": the image has grown, but new clients still see the old size: ",
+                           published.message()));
+}
+
+// The stack stays as it is meanwhile, as for a look.
+Task<void> ShardServer::GrowScratch(std::string name, uint64_t incarnation) {
+  const auto found = exports_.find(name);
+  if (found == exports_.end()) co_return;
+  Served& served = *found->second;
+  if (served.incarnation != incarnation || served.looking.held()) co_return;
+  const runtime::Turnstile::Pass stays = co_await served.looking.Enter();
+  const runtime::Turnstile::Pass pass = co_await served.exported.gate().Enter();
+  const absl::Status grown = co_await served.stack->GrowScratch();
+  if (!grown.ok()) {
+    logger_.Log(LogLevel::kWarning, "engine",
+                absl::StrCat(name, ": the scratch space of a filter does not grow with the image: ",
+                             grown.message()));
+  }
+  ShowGrowth(served);
 }
 
 }  // namespace gabion::engine

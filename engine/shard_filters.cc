@@ -38,17 +38,21 @@ absl::Status Incompatible(const std::string& name, const char* what,
 
 }  // namespace
 
-Task<absl::StatusOr<std::unique_ptr<FilterStack>>> ShardServer::BuildStack(const ExportSpec& spec,
-                                                                           Image& image,
-                                                                           uint64_t incarnation) {
+Task<absl::StatusOr<std::unique_ptr<FilterStack>>> ShardServer::BuildStack(
+    const ExportSpec& spec, Image& image, uint64_t incarnation, const Pools& pools,
+    const FilterStack* before) {
   StackSurroundings surroundings{shard_.reactor().ready(),
                                  shard_.reactor().clock(),
                                  logger_,
                                  *options_.filter_states,
                                  spec.name,
                                  incarnation,
-                                 keys_.has_value() ? &*keys_ : nullptr};
-  return FilterStack::Build(std::move(surroundings), image.root(), spec.filters);
+                                 keys_.has_value() ? &*keys_ : nullptr,
+                                 this,
+                                 pools.at(spec.image.pool),
+                                 &pools,
+                                 spec.read_only};
+  return FilterStack::Build(std::move(surroundings), image.root(), spec.filters, before);
 }
 
 // What a client has been told stays true: the size, whether it can write, the granule of its
@@ -76,9 +80,14 @@ absl::Status ShardServer::CheckFits(const Served& served, const ExportSpec& spec
 
 Task<absl::Status> ShardServer::ExchangeStack(Served& served, std::unique_ptr<FilterStack> next) {
   absl::Status status;
+  bool quiet = false;
+  bool again = true;
   const bool same_disk =
       next->top().limits().size == served.top.limits().size && next->ShowsSameBytes(*served.stack);
   const auto change = [&] {
+    // Writes that were under way when the caches began to write through.
+    again = served.stack->HoldsUnwritten();
+    if (again) return;
     next->Refresh();  // the image may have grown
     status = CheckFits(served, served.spec, *next);
     if (!status.ok()) return;
@@ -97,19 +106,28 @@ Task<absl::Status> ShardServer::ExchangeStack(Served& served, std::unique_ptr<Fi
     next->TakeOver(*served.stack);
     std::swap(next, served.stack);
   };
-  const bool quiet = co_await served.exported.WhileQuiet(served.spec.quiesce_timeout, change);
+  while (again) {
+    again = false;
+    status = co_await served.stack->WriteBack();
+    if (!status.ok()) break;
+    quiet = co_await served.exported.WhileQuiet(served.spec.quiesce_timeout, change);
+    if (!quiet) status = NotQuiet(served.spec);
+  }
   co_await next->Settle();  // the one that is not in use
-  co_return quiet ? status : NotQuiet(served.spec);
+  co_return status;
 }
 
-Task<absl::Status> ShardServer::PublishChange(Served& served, const ExportSpec& before) {
-  if (served.stack->CanConfigure(served.spec.filters)) {
+Task<absl::Status> ShardServer::PublishChange(Served& served, const ExportSpec& before,
+                                              const Pools& pools) {
+  if (served.stack->CanConfigure(served.spec.filters) &&
+      served.stack->CanConfigureFor(before.read_only != served.spec.read_only)) {
     CO_RETURN_IF_ERROR(PublishVersion(served));
     if (before.filters != served.spec.filters) served.stack->Configure(served.spec.filters);
     co_return absl::OkStatus();
   }
   CO_ASSIGN_OR_RETURN(std::unique_ptr<FilterStack> next,
-                      co_await BuildStack(served.spec, *served.image, served.incarnation));
+                      co_await BuildStack(served.spec, *served.image, served.incarnation, pools,
+                                          served.stack.get()));
   const absl::Status fits = CheckFits(served, served.spec, *next);  // before anybody has to wait
   if (!fits.ok()) {
     co_await next->Settle();

@@ -6,6 +6,7 @@
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/block/aligned_node.h"
+#include "engine/export_use.h"
 #include "engine/formats/qcow2/qcow2_node.h"
 #include "engine/formats/raw/raw_node.h"
 #include "engine/image_files.h"
@@ -58,7 +59,7 @@ Task<absl::Status> ShardServer::OpenFormat(const ImageSpec& spec, const io::Dire
   options.cache_budget = &qcow2_budget_;
   if (!spec.backing.empty()) {
     const ImageSpec below = BackingOf(spec);
-    const absl::StatusOr<Image*> backing = co_await AcquireImage(below, pool, false);
+    const absl::StatusOr<Image*> backing = co_await AcquireImage(below, pool, ImageUse::kRead);
     if (!backing.ok()) {
       const absl::Status closed = co_await file->Close();
       closed.IgnoreError();
@@ -66,7 +67,7 @@ Task<absl::Status> ShardServer::OpenFormat(const ImageSpec& spec, const io::Dire
     }
     const absl::Status stands = (*backing)->AddDependent();
     if (!stands.ok()) {
-      co_await ReleaseImage(*backing, false);
+      co_await ReleaseImage(*backing, ImageUse::kRead);
       const absl::Status closed = co_await file->Close();
       closed.IgnoreError();
       co_return stands;
@@ -89,7 +90,7 @@ Task<absl::Status> ShardServer::OpenFormat(const ImageSpec& spec, const io::Dire
 }
 
 Task<absl::StatusOr<Image*>> ShardServer::AcquireImage(ImageSpec spec, const io::Directory* pool,
-                                                       bool writing) {
+                                                       ImageUse use) {
   const std::string name = spec.name;
   const KeyedMutex::Lock lock = co_await opening_.Acquire(name);
   auto found = images_.find(name);
@@ -99,7 +100,7 @@ Task<absl::StatusOr<Image*>> ShardServer::AcquireImage(ImageSpec spec, const io:
     found = images_.emplace(name, *std::move(image)).first;
   }
   Image* image = found->second.get();
-  absl::Status added = co_await image->AddUser(writing);
+  absl::Status added = co_await image->AddUser(use);
   if (added.ok()) co_return image;
   if (image->users() == 0) co_await CloseImage(image);
   co_return added;
@@ -120,17 +121,39 @@ Task<void> ShardServer::CloseImage(Image* image) {
 
 Task<void> ShardServer::ReleaseBacking(Image* backing) {
   backing->RemoveDependent();
-  co_await ReleaseImage(backing, false);
+  co_await ReleaseImage(backing, ImageUse::kRead);
 }
 
 // What the writer left in the page cache is its own business; what it flushed is safe. The lock
 // goes with the user.
-Task<void> ShardServer::ReleaseImage(Image* image, bool writing) {
+Task<void> ShardServer::ReleaseImage(Image* image, ImageUse use) {
   const std::string name = image->spec().name;
   const KeyedMutex::Lock lock = co_await opening_.Acquire(name);
-  co_await image->RemoveUser(writing);
+  co_await image->RemoveUser(use);
   if (image->users() > 0) co_return;
   co_await CloseImage(image);
+}
+
+Task<absl::Status> ShardServer::ChangeUse(Image* image, ImageUse from, ImageUse to) {
+  const std::string name = image->spec().name;
+  const KeyedMutex::Lock lock = co_await opening_.Acquire(name);
+  absl::Status changed = co_await image->ChangeUser(from, to);
+  co_return changed;
+}
+
+Task<absl::StatusOr<std::unique_ptr<block::Node>>> ShardServer::NewScratchFile(
+    const io::Directory* pool, ByteCount size) {
+  absl::StatusOr<io::UniqueFd> fd = co_await workers_.Run([pool] { return pool->CreateUnnamed(); });
+  if (!fd.ok()) co_return fd.status();
+  absl::StatusOr<std::unique_ptr<io::File>> file = NewFile(*std::move(fd));
+  if (!file.ok()) co_return file.status();
+  const raw::RawOptions options{.name = "scratch space"};
+  std::unique_ptr<block::Node> node = raw::NewRawNode(*std::move(file), options);
+  const absl::Status sized = co_await node->Resize(size);
+  if (sized.ok()) co_return node;
+  const absl::Status closed = co_await node->Close();
+  closed.IgnoreError();
+  co_return sized;
 }
 
 Task<std::vector<std::optional<ShardServer::OpenFile>>> ShardServer::OpenFiles(
@@ -151,7 +174,8 @@ Task<std::vector<std::optional<ShardServer::OpenFile>>> ShardServer::OpenFiles(
 Task<absl::StatusOr<ImageInfo>> ShardServer::GrowImage(ImageSpec spec, ByteCount size,
                                                        const io::Directory* pool) {
   const std::string name = spec.name;
-  CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(std::move(spec), pool, true));
+  CO_ASSIGN_OR_RETURN(Image* const image,
+                      co_await AcquireImage(std::move(spec), pool, ImageUse::kResize));
   absl::Status status;
   const ByteCount before = image->root().limits().size;
   if (size < before) {
@@ -164,7 +188,7 @@ Task<absl::StatusOr<ImageInfo>> ShardServer::GrowImage(ImageSpec spec, ByteCount
     if (status.ok()) status = co_await image->root().Flush();
   }
   const ImageInfo info{image->root().limits().size, ByteCount{0}};
-  co_await ReleaseImage(image, true);
+  co_await ReleaseImage(image, ImageUse::kResize);
   if (!status.ok()) co_return status;
   co_return info;
 }
@@ -172,7 +196,8 @@ Task<absl::StatusOr<ImageInfo>> ShardServer::GrowImage(ImageSpec spec, ByteCount
 Task<absl::Status> ShardServer::ShrinkImage(ImageSpec spec, ByteCount size,
                                             const io::Directory* pool) {
   const std::string name = spec.name;
-  CO_ASSIGN_OR_RETURN(Image* const image, co_await AcquireImage(std::move(spec), pool, true));
+  CO_ASSIGN_OR_RETURN(Image* const image,
+                      co_await AcquireImage(std::move(spec), pool, ImageUse::kResize));
   absl::Status status;
   {
     const KeyedMutex::Lock lock = co_await opening_.Acquire(name);  // nobody joins meanwhile
@@ -188,7 +213,7 @@ Task<absl::Status> ShardServer::ShrinkImage(ImageSpec spec, ByteCount size,
       status = co_await image->Shrink(size);
     }
   }
-  co_await ReleaseImage(image, true);
+  co_await ReleaseImage(image, ImageUse::kResize);
   co_return status;
 }
 
@@ -203,7 +228,7 @@ Task<absl::Status> ShardServer::CheckUnused(ImageSpec spec) {
 absl::Status ShardServer::InUse(const std::string& image_name) const {
   std::string exports;
   for (const auto& [name, served] : exports_) {
-    if (served->spec.image.name != image_name) continue;
+    if (!UsesImage(served->spec, image_name)) continue;
     absl::StrAppend(&exports, exports.empty() ? "" : ",", name);
   }
   return WithReason(absl::FailedPreconditionError(absl::StrCat(image_name, " is in use")),

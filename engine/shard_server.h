@@ -57,7 +57,7 @@ struct Arrival {
 };
 
 // Created, used and destroyed on its shard; Close() comes before destruction.
-class ShardServer final : private Image::GrowthObserver {
+class ShardServer final : private Image::GrowthObserver, private StackHost {
  public:
   struct Options {
     IoDriver io_driver = IoDriver::kAuto;
@@ -88,10 +88,12 @@ class ShardServer final : private Image::GrowthObserver {
   const std::string& ring_refused() const { return ring_refused_; }
   bool has_ring() const { return ring_ != nullptr; }
 
-  Task<absl::StatusOr<ExportState>> CreateExport(ExportSpec spec, const io::Directory* pool);
-  Task<absl::StatusOr<ExportState>> UpdateExport(ExportSpec spec);
-  // `spec` against the served export of that name, or against its image if there is none.
-  Task<absl::StatusOr<ExportState>> CheckExport(ExportSpec spec, const io::Directory* pool);
+  // `pools` has those of all images that the spec names, and outlives the call.
+  Task<absl::StatusOr<ExportState>> CreateExport(ExportSpec spec, const Pools& pools);
+  Task<absl::StatusOr<ExportState>> UpdateExport(ExportSpec spec, const Pools& pools);
+  // `spec` against the served export of that name, or against its image if there is none. Nothing
+  // else is done with that export meanwhile.
+  Task<absl::StatusOr<ExportState>> CheckExport(ExportSpec spec, const Pools& pools);
   Task<absl::Status> DeleteExport(std::string name, DeleteMode mode);
   Task<absl::StatusOr<ExportState>> GetExport(std::string name);
   Task<std::vector<absl::StatusOr<ExportState>>> GetExports(std::vector<std::string> names);
@@ -137,8 +139,8 @@ class ShardServer final : private Image::GrowthObserver {
 
   // Opens the image and counts a user, until ReleaseImage().
   Task<absl::StatusOr<Image*>> AcquireImage(ImageSpec spec, const io::Directory* pool,
-                                            bool writing);
-  Task<void> ReleaseImage(Image* image, bool writing);
+                                            ImageUse use) override;
+  Task<void> ReleaseImage(Image* image, ImageUse use) override;
   // Serves the connection behind `stream`, which must live on this shard.
   void Admit(const std::string& export_name, Arrival arrival, std::unique_ptr<io::Stream> stream);
 
@@ -163,6 +165,7 @@ class ShardServer final : private Image::GrowthObserver {
     ShardServer& server;
     ExportSpec spec;
     Image* const image;
+    ImageUse use = ImageUse::kRead;
     const uint64_t incarnation;
     std::unique_ptr<FilterStack> stack;
     block::SwitchNode top;  // what all versions stand on
@@ -174,6 +177,12 @@ class ShardServer final : private Image::GrowthObserver {
               ExportSink& sink, Logger& logger);
 
   void OnImageGrown(Image& image) override;
+  void ShowGrowth(Served& served);
+  Task<void> GrowScratch(std::string name, uint64_t incarnation);
+
+  Task<absl::StatusOr<std::unique_ptr<block::Node>>> NewScratchFile(const io::Directory* pool,
+                                                                    ByteCount size) override;
+  Task<absl::Status> ChangeUse(Image* image, ImageUse from, ImageUse to) override;
 
   absl::StatusOr<std::unique_ptr<io::File>> NewFile(io::UniqueFd fd);
   Task<absl::StatusOr<std::unique_ptr<Image>>> OpenImage(ImageSpec spec, const io::Directory* pool);
@@ -183,14 +192,24 @@ class ShardServer final : private Image::GrowthObserver {
   Task<void> ReleaseBacking(Image* backing);
   absl::Status InUse(const std::string& image_name) const;
   absl::StatusOr<Served*> Find(const std::string& name);
+  // `before`: the stack of the export that is served, or null.
   Task<absl::StatusOr<std::unique_ptr<FilterStack>>> BuildStack(const ExportSpec& spec,
-                                                                Image& image, uint64_t incarnation);
+                                                                Image& image, uint64_t incarnation,
+                                                                const Pools& pools,
+                                                                const FilterStack* before);
   // Puts `next` in place of the export's filters, and publishes what comes of it.
   Task<absl::Status> ExchangeStack(Served& served, std::unique_ptr<FilterStack> next);
   // Whether the clients that are connected can go on if the export becomes `spec`, with `next`
   // below.
   absl::Status CheckFits(const Served& served, const ExportSpec& spec, FilterStack& next) const;
-  Task<absl::Status> PublishChange(Served& served, const ExportSpec& before);
+  Task<absl::Status> PublishChange(Served& served, const ExportSpec& before, const Pools& pools);
+  // With the image's use allowing the change.
+  Task<absl::Status> ChangeServed(Served& served, ExportSpec spec, const Pools& pools);
+  // The image as CheckExport() needs it: as the export would, if there is none.
+  Task<absl::StatusOr<ImageUse>> AcquireForCheck(const ExportSpec& spec, const Served* served,
+                                                 const Pools& pools, Image*& image);
+  absl::StatusOr<ExportState> CheckVersion(const ExportSpec& spec, const Served* served,
+                                           FilterStack& stack);
   absl::Status PublishVersion(Served& served);
   ExportState StateOf(const Served& served) const;
   ExportState StateOf(const nbd::ExportVersion& version) const;

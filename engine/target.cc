@@ -203,13 +203,13 @@ struct Opened {
 
   ShardServer* const server;
   Image* image = nullptr;
-  bool writing = false;
+  ImageUse use = ImageUse::kRead;
   uint32_t calls = 0;
   bool closing = false;
 };
 
 Task<void> CloseOpened(std::unique_ptr<Opened> opened) {
-  co_await opened->server->ReleaseImage(opened->image, opened->writing);
+  co_await opened->server->ReleaseImage(opened->image, opened->use);
 }
 
 Task<void> MakeImageCall(Opened* opened, std::unique_ptr<DiskCall> call) {
@@ -293,9 +293,9 @@ Task<absl::StatusOr<std::unique_ptr<Target>>> MakeImageTarget(ShardServer& serve
                                                               bool writable,
                                                               const io::Directory* pool) {
   auto opened = std::make_unique<Opened>(server);
-  opened->writing = writable;
+  opened->use = writable ? ImageUse::kWrite : ImageUse::kRead;
   CO_ASSIGN_OR_RETURN(opened->image,
-                      co_await server.AcquireImage(std::move(image), pool, writable));
+                      co_await server.AcquireImage(std::move(image), pool, opened->use));
   const block::Limits& limits = opened->image->root().limits();
   const ShardServer::Seen seen{
       .size = limits.size, .content_size = limits.content_size(), .writable = writable};

@@ -269,6 +269,78 @@ absl::Status CheckLuks(const FilterSpec& spec, const std::string& path) {
                  "It is the name of a file in the directory of secrets, without a slash.");
 }
 
+template <typename Spec>
+uint64_t MemoryOf(const Spec& spec, uint64_t otherwise) {
+  const uint64_t most = spec.memory().max_bytes();
+  return most == 0 ? otherwise : most;
+}
+
+engine::FilterOptions Cow(const FilterSpec& spec) {
+  engine::CowEntry cow;
+  if (spec.cow().block_size_bytes() != 0) cow.options.block_size = spec.cow().block_size_bytes();
+  cow.in_file = spec.cow().has_file();
+  cow.max_memory = MemoryOf(spec.cow(), cow.max_memory);
+  return cow;
+}
+
+engine::FilterOptions Cache(const FilterSpec& spec) {
+  const v1::CacheSpec& cache = spec.cache();
+  engine::CacheEntry entry;
+  filters::CacheOptions& options = entry.options;
+  if (cache.mode() == v1::CacheSpec::MODE_WRITEBACK) {
+    options.mode = filters::CacheOptions::Mode::kWriteback;
+  }
+  if (cache.block_size_bytes() != 0) options.block_size = cache.block_size_bytes();
+  if (cache.size_bytes() != 0) options.size = cache.size_bytes();
+  options.cache_on_read = !cache.no_cache_on_read();
+  const uint32_t high = cache.dirty_high_percent();
+  const uint32_t low = cache.dirty_low_percent();
+  options.dirty_high_percent = high != 0 ? high : std::max(options.dirty_high_percent, low);
+  options.dirty_low_percent =
+      low != 0 ? low
+               : std::min(options.dirty_low_percent, high == 0 ? options.dirty_low_percent : high);
+  entry.in_file = cache.has_file();
+  return entry;
+}
+
+absl::Status CheckCache(const FilterSpec& spec, const std::string& path) {
+  const auto entry = std::get<engine::CacheEntry>(Cache(spec));
+  if (entry.options.size < entry.options.block_size) {
+    return Invalid(absl::StrCat(path, ".cache.size_bytes"), "It is less than one block.");
+  }
+  if (MemoryOf(spec.cache(), entry.options.size) >= entry.options.size) return absl::OkStatus();
+  return Invalid(absl::StrCat(path, ".cache.memory.max_bytes"), "It is less than the cache holds.");
+}
+
+absl::StatusOr<engine::FilterOptions> CopyOnRead(const FilterSpec& spec, const FilterPlace& place) {
+  const v1::CopyOnReadSpec& copy = spec.copy_on_read();
+  filters::CopyOnReadOptions options;
+  if (copy.granularity_bytes() != 0) options.granularity = copy.granularity_bytes();
+  if (copy.bottom_image().empty()) return options;
+  ASSIGN_OR_RETURN(const engine::ImageSpec image, place.find_image(place.source, "export.source"));
+  const auto found = std::find_if(
+      image.backing.begin(), image.backing.end(),
+      [&](const engine::ImageSpec& below) { return below.name == copy.bottom_image(); });
+  if (found == image.backing.end()) {
+    return Invalid(absl::StrCat(place.path, ".copy_on_read.bottom_image"),
+                   absl::StrCat(copy.bottom_image(), " is not below ", place.source, "."));
+  }
+  options.bottom_layer = static_cast<uint32_t>(found - image.backing.begin()) + 2;
+  return options;
+}
+
+absl::StatusOr<engine::FilterOptions> Verify(const FilterSpec& spec, const FilterPlace& place) {
+  const v1::VerifySpec& verify = spec.verify();
+  engine::VerifyEntry entry;
+  ASSIGN_OR_RETURN(entry.reference,
+                   place.find_image(verify.reference_image(),
+                                    absl::StrCat(place.path, ".verify.reference_image")));
+  if (verify.on_mismatch() == v1::VerifySpec::ON_MISMATCH_REPORT) {
+    entry.options.on_mismatch = filters::VerifyOptions::OnMismatch::kReport;
+  }
+  return entry;
+}
+
 engine::FilterOptions Stats(const FilterSpec& /*spec*/) { return filters::StatsOptions(); }
 
 engine::FilterOptions FeatureMask(const FilterSpec& spec) {
@@ -284,19 +356,23 @@ engine::FilterOptions FeatureMask(const FilterSpec& spec) {
   return options;
 }
 
-// kind, shares state, injects faults, options, check
+// kind, shares state, injects faults, options, check, resolve
 constexpr FilterKind kKinds[] = {
     {FilterSpec::kThrottle, true, false, Throttle, CheckThrottle},
     {FilterSpec::kAlign, false, false, Align, nullptr},
+    {FilterSpec::kCopyOnRead, false, false, nullptr, nullptr, CopyOnRead},
     {FilterSpec::kFault, true, true, Fault, CheckFault},
     {FilterSpec::kDelay, false, false, Delay, nullptr},
     {FilterSpec::kReadOnly, false, false, ReadOnly, nullptr},
     {FilterSpec::kWriteProtect, false, false, WriteProtect, CheckWriteProtect},
     {FilterSpec::kSlice, false, false, Slice, CheckSlice},
     {FilterSpec::kResize, false, false, Resize, nullptr},
+    {FilterSpec::kCow, false, false, Cow, nullptr},
+    {FilterSpec::kCache, false, false, Cache, CheckCache},
     {FilterSpec::kReadahead, false, false, Readahead, nullptr},
     {FilterSpec::kRetry, false, false, Retry, CheckRetry},
     {FilterSpec::kLuks, false, false, Luks, CheckLuks},
+    {FilterSpec::kVerify, false, false, nullptr, nullptr, Verify},
     {FilterSpec::kLog, false, false, Log, nullptr},
     {FilterSpec::kStats, false, false, Stats, nullptr},
     {FilterSpec::kFeatureMask, false, false, FeatureMask, nullptr},
@@ -316,6 +392,13 @@ const FilterKind* FindFilterKind(const FilterSpec& spec) {
 std::string FilterKindName(const FilterSpec& spec) {
   const auto* const field = FilterSpec::descriptor()->FindFieldByNumber(spec.kind_case());
   return field == nullptr ? std::string() : field->name();
+}
+
+absl::StatusOr<engine::FilterOptions> ResolveFilter(const FilterSpec& spec,
+                                                    const FilterPlace& place) {
+  const FilterKind& kind = *FindFilterKind(spec);
+  if (kind.resolve != nullptr) return kind.resolve(spec, place);
+  return kind.options(spec);
 }
 
 absl::Status CheckFilterSpec(const FilterSpec& spec, const std::string& path, bool allow_faults) {

@@ -272,6 +272,11 @@ std::unique_ptr<CacheState> NewCacheState(runtime::ReadyQueue& ready, const Cach
   return std::make_unique<State>(ready, options);
 }
 
+ByteCount UnwrittenBytes(const CacheState& state) {
+  const caching::Content& content = static_cast<const State&>(state).content;
+  return ByteCount{content.table.dirty() * content.block_size};
+}
+
 std::unique_ptr<LiveFilter<CacheOptions>> NewCache(block::Node& child, Environment environment,
                                                    const std::string& entry_id,
                                                    block::Node& scratch, CacheState& state,

@@ -42,6 +42,9 @@ class CacheState {
 };
 std::unique_ptr<CacheState> NewCacheState(runtime::ReadyQueue& ready, const CacheOptions& options);
 
+// What the child does not have yet.
+ByteCount UnwrittenBytes(const CacheState& state);
+
 // A write cache as NBD knows it. What Flush() or a durable write has called done is on the child's
 // stable storage, whatever becomes of the cache; everything else is lost with the daemon.
 //

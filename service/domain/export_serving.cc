@@ -28,6 +28,9 @@ absl::StatusOr<std::vector<engine::FilterEntry>> ExportServing::StackOf(
     ASSIGN_OR_RETURN(Stored<v1::Filter> stored, filters_.Get(name, field));
     return std::move(stored.resource);
   };
+  source.find_image = [&](const std::string& name, const std::string& field) {
+    return images_.ServedSpec(name, field);
+  };
   return ResolveStack(exported, source);
 }
 

@@ -92,7 +92,10 @@ absl::StatusOr<std::vector<engine::FilterEntry>> ResolveStack(const v1::Export& 
     engine::FilterEntry& made = entries.emplace_back();
     made.id = entry.entry_id();
     made.bypassed = entry.bypassed();
-    made.options = kind.options(filter.spec());
+    absl::StatusOr<engine::FilterOptions> options =
+        ResolveFilter(filter.spec(), {field, exported.source(), source.find_image});
+    if (!options.ok()) return OfEntry(options.status(), entry, i);
+    made.options = *std::move(options);
     if (!kind.shares_state || entry.has_spec()) continue;
     made.shared_as = absl::StrCat(filter.name(), "/", filter.uid());
     if (shared.insert(filter.name()).second) continue;

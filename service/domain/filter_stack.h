@@ -22,6 +22,10 @@ using EntryFields = std::map<std::string, std::string>;
 struct StackSource {
   // The filter of that name, or the error of the API; `field`: where it is named.
   std::function<absl::StatusOr<v1::Filter>(const std::string& name, const std::string& field)> find;
+  // An image for the engine, likewise.
+  std::function<absl::StatusOr<engine::ImageSpec>(const std::string& name,
+                                                  const std::string& field)>
+      find_image;
   bool allow_faults = false;
   EntryFields fields;
 };

@@ -188,7 +188,7 @@ class BackingNamesTest(HostileTestCase):
                     run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", name, path, "1M")
                     error = self.refused_import("overlay", path, backing)
                     self.assertEqual((error.code, error.reason), ("FAILED_PRECONDITION", UNSUPPORTED), error)
-                    self.assertIn(name, error.message)
+                    self.assertIn(name.replace('"', '\\"'), error.message)
 
     def test_a_name_alone_needs_its_image(self):
         path = self.daemon.file("overlay")

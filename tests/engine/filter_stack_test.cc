@@ -81,7 +81,7 @@ class FilterStackTest : public ::testing::Test {
 
   // Any filter, and what it makes of the model.
   FilterOptions RandomFilter(Model& model) {
-    switch (random_.Below(9)) {
+    switch (random_.Below(11)) {
       case 0: {
         const uint64_t offset = random_.Below(std::min<uint64_t>(model.size(), 10'000));
         const uint64_t left = model.size() - offset;
@@ -115,6 +115,15 @@ class FilterStackTest : public ::testing::Test {
       case 4:
         return filters::FaultOptions{
             .alignment = static_cast<uint32_t>(random_.OneIn(3) ? 0 : random_.PowerOfTwo(1, 8192))};
+      case 5:
+        return CowEntry{
+            .options = {.block_size = static_cast<uint32_t>(random_.PowerOfTwo(512, 8192))}};
+      case 6: {
+        CacheEntry cache;
+        cache.options.block_size = 4096;
+        cache.options.size = random_.Between(1, 8) * 4096;
+        return cache;
+      }
       default:
         return RandomTransparent();
     }
@@ -161,9 +170,10 @@ class FilterStackTest : public ::testing::Test {
   }
 
   absl::StatusOr<std::unique_ptr<FilterStack>> Build(block::Node& disk,
-                                                     std::vector<FilterEntry> entries) {
+                                                     std::vector<FilterEntry> entries,
+                                                     const FilterStack* before = nullptr) {
     StackSurroundings surroundings{ready_, clock_, NullLogger(), states_, "exports/e", 1};
-    return Finish(FilterStack::Build(std::move(surroundings), disk, std::move(entries)));
+    return Finish(FilterStack::Build(std::move(surroundings), disk, std::move(entries), before));
   }
 
   // Everything that can be asked about `range`.
@@ -321,6 +331,58 @@ TEST_F(FilterStackTest, WritesLandWhereTheyAreRead) {
       if (!in_pieces) {
         ASSERT_EQ(back, before) << "nothing of it is written";
       }
+    }
+    Settle(**stack);
+  }
+}
+
+// What is written above a cow is shown by every stack that takes over with it in its place, and by
+// no other.
+TEST_F(FilterStackTest, WhatACowHasIsHandedOverAboveTheSameBytesOnly) {
+  for (int round = 0; round < 100; ++round) {
+    SCOPED_TRACE(absl::StrCat("round ", round));
+    Model model;
+    const std::unique_ptr<test::MemoryNode> disk = RandomDisk(model);
+    const uint64_t size = model.size();
+    const FilterEntry cow = Entry(50, CowEntry{.options = {.block_size = 512}});
+    std::vector<FilterEntry> entries = {cow};
+    auto stack = Build(*disk, entries);
+    ASSERT_TRUE(stack.ok()) << stack.status();
+    for (int i = 0; i < 10; ++i) {
+      std::vector<std::byte> data(random_.Between(1, 3000));
+      random_.FillNonZero(data);
+      const uint64_t at = random_.Below(size - data.size());
+      ASSERT_EQ(Finish((*stack)->top().Write(Range(at, data.size()), data, {})), absl::OkStatus());
+      for (uint64_t k = 0; k < data.size(); ++k) model[at + k].content = data[k];
+      const auto place = entries.begin() + static_cast<std::ptrdiff_t>(i % (entries.size() + 1));
+      entries.insert(place, Entry(100 + static_cast<std::size_t>(i), RandomTransparent()));
+      std::erase_if(entries, [](const FilterEntry& entry) {
+        return std::holds_alternative<filters::WriteProtectOptions>(entry.options);
+      });
+      auto next = Build(*disk, entries, stack->get());
+      ASSERT_TRUE(next.ok()) << next.status();
+      ASSERT_TRUE((*next)->ShowsSameBytes(**stack));
+      (*next)->TakeOver(**stack);
+      std::swap(next, stack);
+      Settle(**next);
+    }
+    std::vector<std::byte> back(size);
+    ASSERT_EQ(Finish((*stack)->top().Read(Range(0, size), back)), absl::OkStatus());
+    for (uint64_t i = 0; i < size; ++i) ASSERT_EQ(back[i], model[i].content) << i;
+
+    std::vector<FilterEntry> moved = {
+        cow, Entry(1, filters::ResizeOptions{filters::ResizeOptions::Mode::kSize, size}),
+        Entry(2, filters::SliceOptions{.range = Range(random_.Between(1, size - 1), 0)})};
+    std::vector<FilterEntry> twice = {Entry(3, CowEntry{}), cow};
+    std::vector<FilterEntry> bypassed = {cow};
+    bypassed[0].bypassed = true;
+    std::vector<FilterEntry> larger = {cow};
+    larger[0].options = CowEntry{.options = {.block_size = 1024}};
+    for (const auto& others : {moved, twice, bypassed, larger, {}}) {
+      const auto other = Build(*disk, others, stack->get());
+      ASSERT_TRUE(other.ok()) << other.status();
+      EXPECT_FALSE((*other)->ShowsSameBytes(**stack));
+      Settle(**other);
     }
     Settle(**stack);
   }

@@ -64,15 +64,15 @@ class ImageTest : public ::testing::Test, public Image::GrowthObserver {
 
 TEST_F(ImageTest, WriterKeepsOtherWritersOutUntilItLeaves) {
   const std::unique_ptr<Image> image = Open({.size = 4096});
-  ASSERT_TRUE(image->AddUser(false).Take().ok());
-  ASSERT_TRUE(image->AddUser(true).Take().ok());
+  ASSERT_TRUE(image->AddUser(ImageUse::kRead).Take().ok());
+  ASSERT_TRUE(image->AddUser(ImageUse::kWrite).Take().ok());
   const io::UniqueFd other = OpenAside();
   io::FileLock lock(other.get());
   EXPECT_FALSE(lock.Acquire(io::LockMode::kReader).ok());
-  ASSERT_TRUE(image->RemoveUser(true).done());
+  ASSERT_TRUE(image->RemoveUser(ImageUse::kWrite).done());
   EXPECT_TRUE(lock.Acquire(io::LockMode::kReader).ok());
   lock.Release();
-  ASSERT_TRUE(image->RemoveUser(false).done());
+  ASSERT_TRUE(image->RemoveUser(ImageUse::kRead).done());
   EXPECT_TRUE(Close(*image).ok());
 }
 
@@ -80,8 +80,8 @@ TEST_F(ImageTest, WriterKeepsOtherWritersOutUntilItLeaves) {
 // change that cannot conflict with anything.
 TEST_F(ImageTest, ForeignLockWhileTheWriterLeavesIsSurvived) {
   const std::unique_ptr<Image> image = Open({.size = 4096});
-  ASSERT_TRUE(image->AddUser(false).Take().ok());
-  ASSERT_TRUE(image->AddUser(true).Take().ok());
+  ASSERT_TRUE(image->AddUser(ImageUse::kRead).Take().ok());
+  ASSERT_TRUE(image->AddUser(ImageUse::kWrite).Take().ok());
   const io::UniqueFd other = OpenAside();
   struct flock byte = {};
   byte.l_type = F_RDLCK;
@@ -89,19 +89,19 @@ TEST_F(ImageTest, ForeignLockWhileTheWriterLeavesIsSurvived) {
   byte.l_start = 101;  // "uses write"
   byte.l_len = 1;
   ASSERT_EQ(fcntl(other.get(), F_OFD_SETLK, &byte), 0);
-  ASSERT_TRUE(image->RemoveUser(true).done());
+  ASSERT_TRUE(image->RemoveUser(ImageUse::kWrite).done());
   EXPECT_EQ(image->users(), 1u);
   byte.l_type = F_UNLCK;
   ASSERT_EQ(fcntl(other.get(), F_OFD_SETLK, &byte), 0);
-  EXPECT_TRUE(image->AddUser(true).Take().ok());
-  ASSERT_TRUE(image->RemoveUser(true).done());
-  ASSERT_TRUE(image->RemoveUser(false).done());
+  EXPECT_TRUE(image->AddUser(ImageUse::kWrite).Take().ok());
+  ASSERT_TRUE(image->RemoveUser(ImageUse::kWrite).done());
+  ASSERT_TRUE(image->RemoveUser(ImageUse::kRead).done());
   EXPECT_TRUE(Close(*image).ok());
 }
 
 TEST_F(ImageTest, FileThatCannotBeWrittenHasNoWriters) {
   const std::unique_ptr<Image> image = Open({.size = 4096, .writable = false});
-  const absl::Status refused = image->AddUser(true).Take();
+  const absl::Status refused = image->AddUser(ImageUse::kWrite).Take();
   ASSERT_TRUE(ReasonOf(refused).has_value());
   EXPECT_EQ(ReasonOf(refused)->reason, "IMAGE_NOT_WRITABLE");
   EXPECT_EQ(image->users(), 0u);
@@ -132,12 +132,12 @@ TEST_F(ImageTest, GrowthThatFailsIsNotTold) {
 
 TEST_F(ImageTest, RepeatedCreationFindsTheFileAndLeavesItAlone) {
   const std::unique_ptr<Image> image = Open({.size = 4096});
-  ASSERT_TRUE(image->AddUser(true).Take().ok());
+  ASSERT_TRUE(image->AddUser(ImageUse::kWrite).Take().ok());
   const absl::StatusOr<ImageInfo> again = CreateImageFile(*pool_, spec_, ByteCount{512});
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->virtual_size.value, 4096u);
   EXPECT_EQ(StatImageFile(*pool_, spec_)->virtual_size.value, 4096u);
-  ASSERT_TRUE(image->RemoveUser(true).done());
+  ASSERT_TRUE(image->RemoveUser(ImageUse::kWrite).done());
   EXPECT_TRUE(Close(*image).ok());
 }
 

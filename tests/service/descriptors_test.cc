@@ -30,10 +30,10 @@ std::vector<const FileDescriptor*> GabionFiles() {
   std::vector<const FileDescriptor*> files;
   for (const char* path :
        {"gabion/v1/pool.proto", "gabion/v1/image.proto", "gabion/v1/image_resource.proto",
-        "gabion/v1/export.proto", "gabion/v1/filter.proto", "gabion/v1/filter_spec.proto",
-        "gabion/v1/filter_stack.proto", "gabion/v1/inspect.proto", "gabion/v1/server.proto",
-        "gabion/v1/block_sizes.proto", "gabion/v1/common.proto", "gabion/v1/job.proto",
-        "gabion/v1/watch.proto", "gabion/store/v1/records.proto"}) {
+        "gabion/v1/export.proto", "gabion/v1/filter.proto", "gabion/v1/filter_copy_spec.proto",
+        "gabion/v1/filter_spec.proto", "gabion/v1/filter_stack.proto", "gabion/v1/inspect.proto",
+        "gabion/v1/server.proto", "gabion/v1/block_sizes.proto", "gabion/v1/common.proto",
+        "gabion/v1/job.proto", "gabion/v1/watch.proto", "gabion/store/v1/records.proto"}) {
     files.push_back(DescriptorPool::generated_pool()->FindFileByName(path));
     EXPECT_NE(files.back(), nullptr) << path;
   }

@@ -23,11 +23,28 @@ v1::FilterSpec Parse(const std::string& text) {
   return spec;
 }
 
+// Images by their names; `top` stands on `middle`, which stands on `bottom`.
+FilterPlace Place() {
+  FilterPlace place{.path = "spec", .source = "images/top"};
+  place.find_image = [](const std::string& name,
+                        const std::string& field) -> absl::StatusOr<engine::ImageSpec> {
+    if (name == "images/none") return Error(reason::kResourceNotFound, "none").Field(field, "none");
+    engine::ImageSpec image;
+    image.name = name;
+    if (name != "images/top") return image;
+    image.backing.resize(2);
+    image.backing[0].name = "images/middle";
+    image.backing[1].name = "images/bottom";
+    return image;
+  };
+  return place;
+}
+
 template <typename Options>
 Options OptionsOf(const std::string& text) {
   const v1::FilterSpec spec = Parse(text);
   EXPECT_TRUE(CheckFilterSpec(spec, "spec", true).ok()) << text;
-  return std::get<Options>(FindFilterKind(spec)->options(spec));
+  return std::get<Options>(*ResolveFilter(spec, Place()));
 }
 
 // The field that is at fault.
@@ -52,7 +69,7 @@ TEST(FilterRegistryTest, EveryKindBecomesAnotherFilter) {
     v1::FilterSpec spec;
     spec.GetReflection()->MutableMessage(&spec, oneof->field(i));
     ASSERT_NE(FindFilterKind(spec), nullptr) << oneof->field(i)->name();
-    alternatives.insert(FindFilterKind(spec)->options(spec).index());
+    alternatives.insert(ResolveFilter(spec, Place())->index());
     EXPECT_EQ(FilterKindName(spec), oneof->field(i)->name());
   }
   EXPECT_EQ(alternatives.size(), std::variant_size_v<engine::FilterOptions>);
@@ -92,6 +109,65 @@ TEST(FilterRegistryTest, Align) {
   EXPECT_EQ(
       OptionsOf<filters::AlignOptions>("align { alignment_bytes: 512 max_transfer_bytes: 8192 }"),
       (filters::AlignOptions{512, 8192}));
+}
+
+TEST(FilterRegistryTest, CopyOnRead) {
+  EXPECT_EQ(OptionsOf<filters::CopyOnReadOptions>("copy_on_read {}"), filters::CopyOnReadOptions());
+  EXPECT_EQ(OptionsOf<filters::CopyOnReadOptions>(
+                "copy_on_read { bottom_image: 'images/middle' granularity_bytes: 4096 }"),
+            (filters::CopyOnReadOptions{2, 4096}));
+  EXPECT_EQ(OptionsOf<filters::CopyOnReadOptions>("copy_on_read { bottom_image: 'images/bottom' }")
+                .bottom_layer,
+            3u);
+  for (const char* name : {"images/top", "images/other"}) {
+    v1::FilterSpec spec;
+    spec.mutable_copy_on_read()->set_bottom_image(name);
+    const google::rpc::ErrorInfo info = InfoOf(ResolveFilter(spec, Place()).status());
+    EXPECT_EQ(info.reason(), "FILTER_PARAMETERS_INVALID");
+    EXPECT_EQ(info.metadata().at("field"), "spec.copy_on_read.bottom_image");
+  }
+}
+
+TEST(FilterRegistryTest, Cow) {
+  EXPECT_EQ(OptionsOf<engine::CowEntry>("cow {}"), engine::CowEntry());
+  EXPECT_EQ(OptionsOf<engine::CowEntry>("cow { memory {} }"), engine::CowEntry());
+  EXPECT_EQ(OptionsOf<engine::CowEntry>("cow { block_size_bytes: 512 memory { max_bytes: 8192 } }"),
+            (engine::CowEntry{.options = {512}, .max_memory = 8192}));
+  EXPECT_EQ(OptionsOf<engine::CowEntry>("cow { file {} }"), engine::CowEntry{.in_file = true});
+}
+
+TEST(FilterRegistryTest, Cache) {
+  EXPECT_EQ(OptionsOf<engine::CacheEntry>("cache {}"), engine::CacheEntry());
+  engine::CacheEntry expected{.in_file = true};
+  expected.options = {.mode = filters::CacheOptions::Mode::kWriteback,
+                      .block_size = 4096,
+                      .size = 8192,
+                      .cache_on_read = false,
+                      .dirty_high_percent = 20,
+                      .dirty_low_percent = 10};
+  EXPECT_EQ(OptionsOf<engine::CacheEntry>(
+                "cache { mode: MODE_WRITEBACK block_size_bytes: 4096 size_bytes: 8192 "
+                "no_cache_on_read: true dirty_high_percent: 20 dirty_low_percent: 10 file {} }"),
+            expected);
+  const auto low = OptionsOf<engine::CacheEntry>("cache { dirty_high_percent: 20 }").options;
+  EXPECT_EQ(low.dirty_low_percent, 20u);
+  const auto high = OptionsOf<engine::CacheEntry>("cache { dirty_low_percent: 90 }").options;
+  EXPECT_EQ(high.dirty_high_percent, 90u);
+  EXPECT_EQ(Fault("cache { size_bytes: 4096 }"), "FILTER_PARAMETERS_INVALID spec.cache.size_bytes");
+  EXPECT_EQ(Fault("cache { memory { max_bytes: 65536 } }"),
+            "FILTER_PARAMETERS_INVALID spec.cache.memory.max_bytes");
+}
+
+TEST(FilterRegistryTest, Verify) {
+  const auto plain = OptionsOf<engine::VerifyEntry>("verify { reference_image: 'images/a' }");
+  EXPECT_EQ(plain.reference.name, "images/a");
+  EXPECT_EQ(plain.options, filters::VerifyOptions());
+  const auto report = OptionsOf<engine::VerifyEntry>(
+      "verify { reference_image: 'images/a' on_mismatch: ON_MISMATCH_REPORT }");
+  EXPECT_EQ(report.options.on_mismatch, filters::VerifyOptions::OnMismatch::kReport);
+  const v1::FilterSpec none = Parse("verify { reference_image: 'images/none' }");
+  EXPECT_EQ(InfoOf(ResolveFilter(none, Place()).status()).metadata().at("field"),
+            "spec.verify.reference_image");
 }
 
 TEST(FilterRegistryTest, Fault) {
