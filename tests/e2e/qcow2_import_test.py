@@ -29,15 +29,15 @@ class ImportTest(CallsTestCase):
         self.assertEqual(qemu_info(other)["backing-filename"], "elsewhere.qcow2")
 
     def test_a_snapshot_table_that_cannot_be_read_is_left_alone(self):
-        self.bring("below", self.source("below", "w -P 1 0 64k"))
+        self.bring("beneath", self.source("beneath", "w -P 1 0 64k"))
         path = self.source("damaged", backing="elsewhere.qcow2")
         table = (2).to_bytes(4, "big") + (1 << 40).to_bytes(8, "big")  # far behind the end of the file
         with open(path, "r+b") as file:
             file.seek(60)
             file.write(table)
-        copied = self.bring("copied", path, "below")
+        copied = self.bring("copied", path, "beneath")
         header = read_file(copied)[:4096]
-        self.assertIn(b"below.qcow2", header)
+        self.assertIn(b"beneath.qcow2", header)
         self.assertEqual(header[60:72], table)
 
     def test_layouts_and_names_that_do_not_fit(self):
