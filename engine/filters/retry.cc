@@ -37,16 +37,15 @@ bool MayPass(const absl::Status& status, const RetryOptions& options) {
   }
 }
 
+// However short it is asked to be, others get their turn in between.
+constexpr Duration kShortestBackoff = std::chrono::milliseconds(1);
+
 // How long a request waits that has been made anew `retries` times.
 Duration Backoff(const RetryOptions& options, uint32_t retries) {
-  Duration backoff = std::min(options.initial_backoff, options.max_backoff);
-  for (uint32_t i = 0; i < retries; ++i) {
-    if (backoff <= Duration{0} || backoff > options.max_backoff / 2) {
-      return std::min(2 * backoff, options.max_backoff);
-    }
-    backoff *= 2;
-  }
-  return backoff;
+  const Duration longest = std::max(options.max_backoff, kShortestBackoff);
+  Duration backoff = std::max(options.initial_backoff, kShortestBackoff);
+  for (uint32_t i = 0; i < retries && backoff < longest; ++i) backoff *= 2;
+  return std::min(backoff, longest);
 }
 
 // A wait that ends when its time has come, or when Configure() ends it. Lives in the frame of the

@@ -128,7 +128,7 @@ absl::StatusOr<v1::Export> ExportManager::Bring(const StoredExport& before, cons
   if (!MessageDifferencer::Equals(before.resource, stack)) {
     RETURN_IF_ERROR(serving_.CheckStack(after, change.fields));
   }
-  if (before.resource.read_only() && !after.read_only()) {
+  if (WritesToSource(after) && !WritesToSource(before.resource)) {
     RETURN_IF_ERROR(images_.CheckNotWorkedOn(after.source()));
     RETURN_IF_ERROR(images_.CheckNothingStandsOn(after.source()));
   }

@@ -8,6 +8,7 @@
 #include "service/domain/filter_stack.h"
 #include "service/errors.h"
 #include "service/etag.h"
+#include "service/names.h"
 
 namespace gabion::service {
 namespace {
@@ -133,6 +134,19 @@ absl::StatusOr<v1::Export> ExportManager::DetachFilter(const v1::DetachFilterReq
   }
   after.mutable_filter_stack()->DeleteSubrange(index, 1);
   return Bring(before, shown, std::move(after), ChangeAskedBy(request), call);
+}
+
+bool ExportManager::WritesToSource(const v1::Export& exported) const {
+  if (exported.read_only()) return false;
+  const Records<v1::Filter> filters(context_.store, kFilters, kFilterType);
+  const auto keeps_apart = [&](const v1::FilterStackEntry& entry) {
+    if (entry.bypassed()) return false;
+    if (entry.has_spec()) return entry.spec().has_cow();
+    const absl::StatusOr<Stored<v1::Filter>> filter = filters.Get(entry.filter());
+    return filter.ok() && filter->resource.spec().has_cow();
+  };
+  const auto& stack = exported.filter_stack();
+  return std::none_of(stack.begin(), stack.end(), keeps_apart);
 }
 
 absl::Status ExportManager::SettleChanges(const std::vector<std::string>& names) {

@@ -129,7 +129,9 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   RETURN_IF_ERROR(CheckIsBuilt(exported));
   RETURN_IF_ERROR(images_.ActiveSpec(exported.source(), "export.source").status());
   RETURN_IF_ERROR(images_.CheckNotWorkedOn(exported.source()));
-  if (!exported.read_only()) RETURN_IF_ERROR(images_.CheckNothingStandsOn(exported.source()));
+  if (WritesToSource(exported)) {
+    RETURN_IF_ERROR(images_.CheckNothingStandsOn(exported.source()));
+  }
   RETURN_IF_ERROR(serving_.CheckStack(exported));
   RETURN_IF_ERROR(CheckNames(exported));
   RETURN_IF_ERROR(CheckCount(max_exports_ - 1));

@@ -87,6 +87,8 @@ class ExportManager {
 
  private:
   absl::StatusOr<v1::Export> NewExport(const v1::CreateExportRequest& request) const;
+  // Whether what clients write reaches the image. A filter of the kind cow keeps it apart.
+  bool WritesToSource(const v1::Export& exported) const;
   // What must not change while `exported` is made, besides itself: names for a shared lock.
   std::vector<std::string> Around(const v1::Export& exported) const;
   absl::Status CheckNames(const v1::Export& exported) const;

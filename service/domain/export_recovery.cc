@@ -80,7 +80,7 @@ absl::Status ExportManager::RecoverChange(const StoredExport& stored,
   context_.attachments.Tell(row.name(), FiltersOf(row));
   // While its taking back could not be written, somebody may have put an image on the source.
   const absl::Status writable =
-      row.read_only() ? absl::OkStatus() : images_.CheckNothingStandsOn(row.source());
+      WritesToSource(row) ? images_.CheckNothingStandsOn(row.source()) : absl::OkStatus();
   const ExportServing::State state =
       writable.ok() ? serving_.ServeOrChange(row) : ExportServing::State(writable);
   context_.logger.Log(

@@ -86,6 +86,68 @@ class FiltersTest(harness.GabionTestCase):
         handle.pwrite(b"x" * 512, 4096)
         self.daemon.call("FilterService/DeleteFilter", {"name": "filters/gold"})
 
+    def test_changes_are_kept_apart_from_an_image_that_others_stand_on(self):
+        path = self.daemon.file("golden.qcow2")
+        run("qemu-img", "create", "-q", "-f", "qcow2", path, "4M")
+        run("qemu-io", "-f", "qcow2", "-c", "w -P 7 0 4M", path)
+        run("cp", path, os.path.join(self.daemon.pool, "golden-source"))
+        self.daemon.result(self.daemon.call("ImageService/ImportImage", {
+            "imageId": "golden", "image": {"qcow2": {}}, "sourceFile": "golden-source"}))
+        self.daemon.result(self.daemon.call("ImageService/CloneImage", {"imageId": "child", "source": "images/golden"}))
+        refused = self.daemon.refusal("ExportService/CreateExport", {"exportId": "golden", "export": {"source": "images/golden"}})
+        self.assertEqual(refused.reason, "IMAGE_HAS_DEPENDENTS", refused)
+        self.daemon.create_export("golden", "golden", filterStack=[inline("apart", cow={})])
+        handle = self.connect(self.daemon.uri("golden"))
+        handle.pwrite(b"x" * 5000, 10000)
+        self.attach("golden", inline("count", stats={}))
+        self.assertEqual(handle.pread(8192, 8192), b"\7" * 1808 + b"x" * 5000 + b"\7" * 1384)
+        error = self.daemon.refusal("ExportService/DetachFilter", {"name": "exports/golden", "entryId": "apart"})
+        self.assertIn(error.reason, ("STACK_INCOMPATIBLE_WITH_CONNECTIONS", "IMAGE_HAS_DEPENDENTS"), error)
+        harness.hang_up(handle)
+        self.daemon.create_export("child", "child", readOnly=True)
+        self.assertEqual(self.connect(self.daemon.uri("child")).pread(MiB, 0), b"\7" * MiB)
+
+    def test_reads_bring_a_clone_what_it_stands_on(self):
+        path = self.daemon.file("below.qcow2")
+        run("qemu-img", "create", "-q", "-f", "qcow2", path, "4M")
+        run("qemu-io", "-f", "qcow2", "-c", "w -P 9 1M 1M", path)
+        run("cp", path, os.path.join(self.daemon.pool, "below-source"))
+        self.daemon.result(self.daemon.call("ImageService/ImportImage", {
+            "imageId": "below", "image": {"qcow2": {}}, "sourceFile": "below-source"}))
+        self.daemon.result(self.daemon.call("ImageService/CloneImage", {"imageId": "filled", "source": "images/below"}))
+        self.daemon.create_export("filled", "filled", filterStack=[inline("fill", copyOnRead={})])
+        handle = self.connect(self.daemon.uri("filled"))
+        self.assertEqual(handle.pread(4 * MiB, 0), bytes(MiB) + b"\x09" * MiB + bytes(2 * MiB))
+        extents = self.daemon.call("InspectService/Map", {"name": "exports/filled"})["extents"]
+        self.assertEqual([(int(e.get("offset", 0)), e.get("data", False), e.get("depth", 0)) for e in extents],
+                         [(0, False, 0), (MiB, True, 1), (2 * MiB, False, 0)])
+        self.assertGreaterEqual(self.counters("filled", "fill")["bytes_filled"], MiB)
+
+    def test_a_cache_loses_nothing_that_was_flushed_and_a_difference_is_found(self):
+        self.daemon.serve("cached", 16 * MiB, filterStack=[inline("cache", cache={"mode": "MODE_WRITEBACK"})])
+        handle = self.connect(self.daemon.uri("cached"))
+        handle.pwrite(b"f" * 8192, 0)
+        handle.flush()
+        self.daemon.kill()
+        self.daemon.start()
+        handle = self.connect(self.daemon.uri("cached"))
+        self.assertEqual(handle.pread(8192, 0), b"f" * 8192)
+        handle.pwrite(b"u" * 8192, 8192)
+        self.detach("cached", "cache")
+        self.assertEqual(handle.pread(16384, 0), b"f" * 8192 + b"u" * 8192)
+        harness.hang_up(handle)
+        self.daemon.serve("mirror", 16 * MiB)
+        other = self.connect(self.daemon.uri("mirror"))
+        other.pwrite(b"f" * 8192 + b"u" * 8191 + b"!", 0)
+        harness.hang_up(other)
+        self.daemon.delete_export("mirror")
+        self.daemon.create_export("compared", "cached", readOnly=True,
+                                  filterStack=[inline("same", verify={"referenceImage": "images/mirror"})])
+        handle = self.connect(self.daemon.uri("compared"))
+        self.assertEqual(handle.pread(8192, 0), b"f" * 8192)
+        self.assertEqual(errno_of(lambda: handle.pread(8192, 8192)), "EIO")
+        self.assertEqual(self.counters("compared", "same")["mismatches"], 1)
+
     def test_partitions_are_shown_by_their_number(self):
         path = self.daemon.file("disk.raw")
         first, second = b"1" * MiB, b"2" * (2 * MiB)
@@ -187,4 +249,4 @@ class FiltersTest(harness.GabionTestCase):
 
 
 if __name__ == "__main__":
-    harness.main(commands=["fio"])
+    harness.main(commands=["fio", "qemu-img", "qemu-io", "cp"])

@@ -47,7 +47,7 @@ class FilterStackLuksTest : public LuksFilesTest {
     StackSurroundings surroundings{
         reactor_.ready(), reactor_.clock(), NullLogger(), states_, "exports/e", 1, keys_.get()};
     absl::StatusOr<std::unique_ptr<FilterStack>> stack = test::Finish(
-        reactor_, FilterStack::Build(std::move(surroundings), disk, std::move(entries)));
+        reactor_, FilterStack::Build(std::move(surroundings), disk, std::move(entries), nullptr));
     if (!stack.ok()) return stack.status();
     stacks_.push_back(*std::move(stack));
     return stacks_.back().get();

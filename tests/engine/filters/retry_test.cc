@@ -93,6 +93,20 @@ TEST_F(RetryTest, AThousandRetriesWaitNoLongerThanTheLongest) {
   EXPECT_EQ(child_.calls().size(), 1001u);
 }
 
+// Otherwise one request, or several such filters on each other, would keep all others waiting.
+TEST_F(RetryTest, WithoutABackoffOthersStillGetTheirTurn) {
+  const auto filter = NewRetry(child_, stand_.environment(),
+                               {.max_retries = 3, .initial_backoff = {}, .max_backoff = {}});
+  Fail(2);
+  Task<absl::Status> discard = filter->Discard(Range(0, 1));
+  EXPECT_EQ(child_.calls().size(), 1u);
+  stand_.clock.Advance(milliseconds(1));
+  EXPECT_EQ(child_.calls().size(), 2u);
+  stand_.clock.Advance(milliseconds(1));
+  ASSERT_TRUE(discard.done());
+  EXPECT_EQ(discard.Take(), absl::OkStatus());
+}
+
 TEST_F(RetryTest, EveryOperationButFlushIsMadeAgain) {
   const auto filter = NewRetry(child_, stand_.environment(), {});
   std::vector<std::byte> bytes(8);
