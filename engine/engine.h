@@ -275,8 +275,8 @@ class Engine {
   // FILTER_KIND_DISABLED (metadata kind) for luks filters without a directory of secrets. Disks are
   // opened anew, which takes seconds, before requests are held back.
   // Filters decide whether the image is written to: copy on read does, also for a read-only export,
-  // and what is above a copy on write does not. One that would not see what others write is alone
-  // with the image: kFailedPrecondition FILTER_PARAMETERS_INVALID (metadata image) for whoever comes
+  // and what is above a copy on write does not. Where one would not see what others write, nobody
+  // else may: kFailedPrecondition FILTER_PARAMETERS_INVALID (metadata image) for whoever comes
   // second. Caches write back before any change of the stack, and before read_only becomes true;
   // if they cannot, the change is refused.
   virtual void UpdateExport(ExportSpec spec, Callback<absl::StatusOr<ExportState>> done) = 0;

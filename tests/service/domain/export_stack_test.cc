@@ -120,6 +120,26 @@ TEST_F(ExportStackTest, AFilterThatIsNotThereIsNamedByItsField) {
   EXPECT_EQ(ReasonIn(domain_->exports().Get("exports/e").status()), "RESOURCE_NOT_FOUND");
 }
 
+TEST_F(ExportStackTest, AnImageThatAFilterNamesIsLookedUp) {
+  ASSERT_TRUE(CreateImage("b").ok());
+  const auto made = CreateExport("e", "images/a", [](v1::Export* e) {
+    AddEntry(e, "spec { verify { reference_image: 'images/b' } }");
+  });
+  ASSERT_TRUE(made.ok()) << made.status();
+  const engine::FilterEntry entry = engine_->Spec("exports/e").filters.front();
+  const auto& verify = std::get<engine::VerifyEntry>(entry.options);
+  EXPECT_EQ(verify.reference.name, "images/b");
+  EXPECT_FALSE(verify.reference.uid.empty());
+  const auto none =
+      SetStack({"spec { log {} }", "spec { verify { reference_image: 'images/c' } }"});
+  EXPECT_EQ(ReasonIn(none.status()), "RESOURCE_NOT_FOUND");
+  EXPECT_EQ(MetadataIn(none.status(), "field"),
+            "export.filter_stack[1].spec.verify.reference_image");
+  const auto above = SetStack({"spec { copy_on_read { bottom_image: 'images/b' } }"});
+  EXPECT_EQ(ReasonIn(above.status()), "FILTER_PARAMETERS_INVALID");
+  EXPECT_EQ(MetadataIn(above.status(), "index"), "0");
+}
+
 TEST_F(ExportStackTest, TheWholeStackIsReplacedAtOnce) {
   MakeStack();
   const auto changed = SetStack({"filter: 'filters/slow' bypassed: true", "spec { stats {} }"});
