@@ -374,6 +374,10 @@ Task<void> CloseServer(ShardServer* server, Logger* logger, std::latch* done) {
 
 void EngineImpl::Stop() {
   if (shards_.empty()) return;
+  filter_states_.closing.store(true, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < servers_.size(); ++i) {
+    RunOn(*shards_[i], [&] { servers_[i]->Hurry(); });
+  }
   // Kept here, not in a TaskSet: they wait for those.
   std::vector<Task<void>> closing(shards_.size() + 1);
   std::latch home_closed(1);

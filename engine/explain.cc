@@ -138,8 +138,8 @@ Task<absl::StatusOr<ExplainedUnits>> ExplainUnits(const nbd::ExportVersion& vers
   }
   if (told.has_padding) merger.AddPadding(told.units.length - content.length);
   merger.Finish();
-  const std::vector<MapExtent> runs = merger.Take(1);
-  CHECK(!runs.empty());
+  const std::vector<MapExtent> runs = merger.Take(2);
+  CHECK_EQ(runs.size(), 1u);  // they are alike, or one
   told.zero = runs.front().zero;
   told.hole = !runs.front().allocated;
   told.depth = runs.front().min_depth;
@@ -172,7 +172,6 @@ Task<absl::StatusOr<Explanation>> ExplainExport(const nbd::ExportVersion& versio
                                                 const FilterStack& stack, Image& image,
                                                 ByteRange range) {
   const ByteOffset begin = range.offset;
-  range = OneKindOfUnit(range, version.info.block_sizes.minimum);
   Explanation explanation;
   std::vector<const block::FilterNode*> nodes;
   explanation.steps = PlanSteps(version, stack, nodes);
@@ -193,7 +192,8 @@ Task<absl::StatusOr<Explanation>> ExplainExport(const nbd::ExportVersion& versio
   if (!made_up) {
     CO_ASSIGN_OR_RETURN(explanation.layers, co_await ExplainLayers(&image, range));
   }
-  explanation.range = {begin, range.length};
+  explanation.range =
+      OneKindOfUnit(ByteRange{begin, range.length}, version.info.block_sizes.minimum);
   CO_ASSIGN_OR_RETURN(explanation.told, co_await ExplainUnits(version, explanation.range));
   co_return explanation;
 }

@@ -33,8 +33,7 @@ template <typename Options>
 constexpr bool kIsLiveInside = std::is_same_v<Options, filters::CacheOptions> ||
                                std::is_same_v<Options, filters::VerifyOptions>;
 
-// Kinds that show other bytes than there are below, place by place.
-bool Translates(const FilterEntry& entry) {
+bool IsCipher(const FilterEntry& entry) {
   return std::holds_alternative<filters::LuksOptions>(entry.options);
 }
 
@@ -163,36 +162,41 @@ FilterStack::View FilterStack::ViewOf(std::size_t levels) const {
     return floor.entry.has_value() && IsCow(*entry_of(floor));
   });
   if (base != begins.rend()) view.base = places_[*base->entry].kept;
-  for (auto floor = begins.rbegin(); floor != base; ++floor) {
-    // An encrypted disk has one key, whichever passphrase leads to it.
-    if (floor->entry.has_value() && Translates(*entry_of(*floor))) ++view.translated;
-  }
   const ByteCount size = levels == 0 ? root_.limits().size : begins.back().node->limits().size;
   for (ByteOffset at; at.value < size.value;) {
     ByteRange shown{at, ByteCount{size.value - at.value}};
     std::optional<ByteRange> origin = shown;
+    Piece piece;
     for (auto floor = begins.rbegin(); floor != base && origin.has_value(); ++floor) {
+      if (floor->entry.has_value() && IsCipher(*entry_of(*floor))) {
+        const Place& place = places_[*floor->entry];
+        piece.through.push_back({place.cipher, place.cipher_offset + origin->offset.value});
+      }
       ByteRange here = *origin;
       origin = floor->node->OriginOf(here);
       shown.length = origin.has_value() ? origin->length : here.length;
     }
-    const std::optional<ByteOffset> from =
-        origin.has_value() ? std::optional(origin->offset) : std::nullopt;
-    AddPiece(view.pieces, Piece{from, shown.length});
+    if (origin.has_value()) piece.from = origin->offset;
+    if (!origin.has_value()) piece.through.clear();
+    piece.length = shown.length;
     at = shown.end();
+    if (!view.pieces.empty() && GoesOn(view.pieces.back(), piece)) {
+      view.pieces.back().length = view.pieces.back().length + piece.length;
+    } else {
+      view.pieces.push_back(std::move(piece));
+    }
   }
   return view;
 }
 
-void FilterStack::AddPiece(std::vector<Piece>& pieces, Piece piece) {
-  const bool goes_on =
-      !pieces.empty() && pieces.back().from.has_value() == piece.from.has_value() &&
-      (!piece.from.has_value() || *pieces.back().from + pieces.back().length == *piece.from);
-  if (goes_on) {
-    pieces.back().length = pieces.back().length + piece.length;
-  } else {
-    pieces.push_back(piece);
-  }
+bool FilterStack::GoesOn(const Piece& last, const Piece& piece) {
+  if (last.from.has_value() != piece.from.has_value()) return false;
+  if (!last.from.has_value()) return true;
+  return *last.from + last.length == *piece.from &&
+         std::equal(last.through.begin(), last.through.end(), piece.through.begin(),
+                    piece.through.end(), [&](const Translation& a, const Translation& b) {
+                      return a.cipher == b.cipher && a.at + last.length.value == b.at;
+                    });
 }
 
 bool FilterStack::ShowsSameBytes(const FilterStack& other) const {

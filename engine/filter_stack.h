@@ -164,20 +164,29 @@ class FilterStack {
     Kept* kept = nullptr;                // `own`, or that of the stack before
     std::optional<ImageUse> use_before;  // of its reference, which this stack has changed
     std::unique_ptr<filters::Filter> filter;
+    // Of an encrypted disk: which it is, and the vector of its first byte, in bytes.
+    std::string cipher;
+    uint64_t cipher_offset = 0;
+  };
+  // An encrypted disk that bytes come through: which, and the vector of the first of them.
+  struct Translation {
+    std::string cipher;
+    uint64_t at = 0;
+    friend bool operator==(const Translation&, const Translation&) = default;
   };
 
   // Consecutive bytes of the top, and where in the image they come from; none: made up.
   struct Piece {
     std::optional<ByteOffset> from;
     ByteCount length;
+    std::vector<Translation> through;
     friend bool operator==(const Piece&, const Piece&) = default;
   };
 
   // What the top of some levels shows.
   struct View {
     const Kept* base = nullptr;  // of the topmost entry that has bytes of its own; null: the image
-    std::ptrdiff_t translated = 0;  // encrypted disks above it
-    std::vector<Piece> pieces;      // of the base
+    std::vector<Piece> pieces;   // of the base
     friend bool operator==(const View&, const View&) = default;
   };
   struct Floor {
@@ -190,7 +199,8 @@ class FilterStack {
   filters::LiveFilter<filters::CacheOptions>* CacheAt(std::size_t entry) const;  // null: none
   std::size_t LevelsBelow(std::size_t entry) const;
   View ViewOf(std::size_t levels) const;
-  static void AddPiece(std::vector<Piece>& pieces, Piece piece);
+  // False if `piece` does not go on where `last` ends.
+  static bool GoesOn(const Piece& last, const Piece& piece);
 
   // In the order of `entries_`.
   std::vector<FilterEntry> entries_;

@@ -111,7 +111,8 @@ Task<absl::StatusOr<filters::LuksVolume>> FilterStack::Builder::VolumeOf(
   MakeAddressable();  // for the sake of the header
   Secret passphrase = *std::move(secret);
   absl::StatusOr<filters::LuksVolume> volume =
-      co_await OpenLuks(below(), std::move(passphrase), keys->key_workers, LuksBounds());
+      co_await OpenLuks(below(), std::move(passphrase), keys->key_workers, LuksBounds(),
+                        surroundings_.states.closing);
   if (absl::IsPermissionDenied(volume.status())) {
     co_return Refused("luks.key_file", std::string(volume.status().message()));
   }
@@ -275,6 +276,8 @@ Task<absl::Status> FilterStack::Builder::Add(std::size_t index) {
   }
   if (const auto* luks = std::get_if<filters::LuksOptions>(&entry().options)) {
     CO_ASSIGN_OR_RETURN(volume_, co_await VolumeOf(*luks));
+    place().cipher = filters::LuksIdentity(volume_);
+    place().cipher_offset = volume_.iv_offset * 512;
   }
   absl::StatusOr<std::unique_ptr<Filter>> made =
       std::visit([this](const auto& options) { return Make(options); }, entry().options);

@@ -29,7 +29,8 @@ Task<absl::Status> CopyHeader(block::Node& disk, ByteOffset from, ByteOffset to,
 }  // namespace
 
 Task<absl::StatusOr<filters::LuksVolume>> OpenLuks(block::Node& disk, Secret passphrase,
-                                                   runtime::Workers& workers, LuksBounds bounds) {
+                                                   runtime::Workers& workers, LuksBounds bounds,
+                                                   const std::atomic<bool>& closing) {
   const ByteCount size = disk.limits().size;
   CO_ASSIGN_OR_RETURN(const std::unique_ptr<LuksHeader> header, LuksHeader::Create(size));
   const ByteOffset first{std::min(kLuksFirstBytes, size.value)};
@@ -37,7 +38,10 @@ Task<absl::StatusOr<filters::LuksVolume>> OpenLuks(block::Node& disk, Secret pas
   const auto load = [&] { return header->Load(bounds); };
   CO_RETURN_IF_ERROR(co_await workers.Run(load));
   CO_RETURN_IF_ERROR(co_await CopyHeader(disk, first, header->slots_end(), *header));
-  const auto unlock = [&] { return header->Unlock(passphrase); };
+  const auto unlock = [&]() -> absl::StatusOr<filters::LuksVolume> {
+    if (closing.load(std::memory_order_relaxed)) return absl::UnavailableError("the engine ends");
+    return header->Unlock(passphrase);
+  };
   absl::StatusOr<filters::LuksVolume> volume = co_await workers.Run(unlock);
   co_return volume;
 }

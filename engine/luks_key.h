@@ -1,6 +1,8 @@
 // Opens LUKS volumes: from a header on a disk and a passphrase to the key of the data.
 #pragma once
 
+#include <atomic>
+
 #include "absl/status/statusor.h"
 #include "engine/base/secret.h"
 #include "engine/block/node.h"
@@ -22,8 +24,10 @@ namespace gabion::engine {
 // passphrase; kUnimplemented: a cipher, integrity protection, a detached header, unfinished
 // reencryption, with its name; kResourceExhausted: beyond `bounds`; and whatever reading fails
 // with. No message has the passphrase or a key.
+// kUnavailable once `closing`: a derivation that has begun is finished, and no other one is begun.
 // REQUIRES: the disk's alignment and memory_alignment are 1.
 Task<absl::StatusOr<filters::LuksVolume>> OpenLuks(block::Node& disk, Secret passphrase,
-                                                   runtime::Workers& workers, LuksBounds bounds);
+                                                   runtime::Workers& workers, LuksBounds bounds,
+                                                   const std::atomic<bool>& closing);
 
 }  // namespace gabion::engine

@@ -52,7 +52,10 @@ Task<absl::StatusOr<std::unique_ptr<FilterStack>>> ShardServer::BuildStack(
                                  pools.at(spec.image.pool),
                                  &pools,
                                  spec.read_only};
-  return FilterStack::Build(std::move(surroundings), image.root(), spec.filters, before);
+  absl::StatusOr<std::unique_ptr<FilterStack>> stack =
+      co_await FilterStack::Build(std::move(surroundings), image.root(), spec.filters, before);
+  if (stack.ok()) (*stack)->Refresh();  // the image may have grown meanwhile
+  co_return stack;
 }
 
 // What a client has been told stays true: the size, whether it can write, the granule of its
@@ -113,7 +116,8 @@ Task<absl::Status> ShardServer::ExchangeStack(Served& served, std::unique_ptr<Fi
     quiet = co_await served.exported.WhileQuiet(served.spec.quiesce_timeout, change);
     if (!quiet) status = NotQuiet(served.spec);
   }
-  co_await next->Settle();  // the one that is not in use
+  next->Hurry();  // the one that is not in use
+  co_await next->Settle();
   co_return status;
 }
 

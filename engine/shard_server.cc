@@ -67,13 +67,15 @@ ShardServer::~ShardServer() {
   CHECK(exports_.empty());
 }
 
+void ShardServer::Hurry() {
+  for (const auto& [name, served] : exports_) served->stack->Hurry();
+}
+
 Task<absl::Status> ShardServer::Close() {
   absl::Status status;
   // All at once: clients that do not take their replies cost one timeout, not one for each export.
-  for (const auto& [name, served] : exports_) {
-    served->exported.BeginClose();
-    served->stack->Hurry();
-  }
+  for (const auto& [name, served] : exports_) served->exported.BeginClose();
+  Hurry();
   while (!exports_.empty()) {
     std::string name = exports_.begin()->first;
     const absl::Status deleted = co_await DeleteExport(std::move(name), DeleteMode::kHard);

@@ -144,6 +144,9 @@ class ShardServer final : private Image::GrowthObserver, private StackHost {
   // Serves the connection behind `stream`, which must live on this shard.
   void Admit(const std::string& export_name, Arrival arrival, std::unique_ptr<io::Stream> stream);
 
+  // Nobody waits in a filter on purpose any more: Close() will come.
+  void Hurry();
+
   // Ends every connection and closes every export and image.
   Task<absl::Status> Close();
 

@@ -1,6 +1,7 @@
 // States that filters of several exports share, on whatever shards these are.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -80,6 +81,8 @@ class SharedStates {
 struct SharedFilterStates {
   SharedStates<filters::ThrottleGroup> throttles;
   SharedStates<filters::FaultState> faults;
+  // The engine ends: nothing that takes long is begun any more.
+  std::atomic<bool> closing = false;
 };
 
 }  // namespace gabion::engine

@@ -1,5 +1,6 @@
 #include "engine/target.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,7 +61,8 @@ struct Disk {
 // The pieces of `range`, from its beginning, at most `most`.
 Task<absl::Status> ExplainDisk(const Disk& disk, ByteRange range, std::size_t most,
                                std::vector<Explanation>& pieces) {
-  const ByteCount size = disk.root.limits().size;
+  ByteCount size = disk.root.limits().size;
+  if (disk.version != nullptr) size = std::min(size, disk.version->info.traits.size);
   if (!FitsWithin(range, size) || range.empty()) co_return BeyondEnd(range, size);
   while (!range.empty() && pieces.size() < most) {
     Explanation& piece = pieces.emplace_back();

@@ -133,6 +133,13 @@ EffectiveSize ResolvePreferred(const BlockSizePolicy& policy, const Limits& limi
 // Sets the sizes that follow from the minimum and the tail policy.
 MaybeError ResolveTail(ByteCount size, EffectiveBlockSizes& sizes) {
   const uint64_t minimum = sizes.minimum.bytes;
+  if (size.value > kLargestSize) {
+    return BlockSizeError{absl::StatusCode::kOutOfRange,
+                          "SIZE_OUT_OF_RANGE",
+                          kTailField,
+                          {{"size", absl::StrCat(size.value)}, {"minimum", absl::StrCat(minimum)}},
+                          absl::StrCat("an export cannot have ", size.value, " bytes")};
+  }
   sizes.export_size = size;
   sizes.content_size = size;
   if (IsMultiple(size.value, minimum)) return std::nullopt;

@@ -1,8 +1,16 @@
 #include "engine/block/filter_node.h"
 
+#include <utility>
+
 #include "engine/base/status_macros.h"
 
 namespace gabion::block {
+
+void FilterNode::Refresh() {
+  Limits next = DeriveLimits(child_->limits());
+  if (next.size != limits().size) RememberEnd();
+  mutable_limits() = std::move(next);
+}
 
 Task<absl::Status> FilterNode::DoRead(ByteRange range, MutableBytes dst) {
   return child_->Read(range, dst);

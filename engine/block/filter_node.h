@@ -22,7 +22,7 @@ class FilterNode : public Node {
   // Takes over what changed in the child's limits. Called by the graph, bottom up, while no request
   // is in flight, after the child was resized or replaced from outside; Resize() through this node
   // does it by itself. Nodes that have others inside refresh these first.
-  virtual void Refresh() { mutable_limits() = DeriveLimits(child_->limits()); }
+  virtual void Refresh();
 
   const Node& child() const { return *child_; }
 

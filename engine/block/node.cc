@@ -1,15 +1,12 @@
 #include "engine/block/node.h"
 
+#include <algorithm>
+
 #include "engine/base/align.h"
 #include "engine/base/check.h"
 
 namespace gabion::block {
 namespace {
-
-void CheckRange(ByteRange range, const Limits& limits) {
-  CHECK(FitsWithin(range, limits.size));
-  CHECK(IsAlignedWithin(range, limits.alignment, limits.size));
-}
 
 void CheckBuffer(ByteRange range, Bytes buffer, const Limits& limits) {
   CHECK_EQ(buffer.size(), range.length.value);
@@ -18,9 +15,21 @@ void CheckBuffer(ByteRange range, Bytes buffer, const Limits& limits) {
 
 }  // namespace
 
+void Node::CheckRange(ByteRange range) const {
+  CHECK(FitsWithin(range, limits_.size));
+  if (IsAlignedWithin(range, limits_.alignment, limits_.size)) return;
+  CHECK(IsMultiple(range.offset.value, limits_.alignment.value));
+  CHECK(std::find(former_ends_.begin(), former_ends_.end(), range.end()) != former_ends_.end());
+}
+
+void Node::RememberEnd() {
+  const ByteOffset end{limits_.size.value};
+  if (!IsMultiple(end.value, limits_.alignment.value)) former_ends_.push_back(end);
+}
+
 Task<absl::Status> Node::Read(ByteRange range, MutableBytes dst) {
   if (range.empty()) return absl::OkStatus();
-  CheckRange(range, limits_);
+  CheckRange(range);
   CheckBuffer(range, dst, limits_);
   return DoRead(range, dst);
 }
@@ -28,7 +37,7 @@ Task<absl::Status> Node::Read(ByteRange range, MutableBytes dst) {
 Task<absl::Status> Node::Write(ByteRange range, Bytes src, WriteOptions options) {
   CHECK(limits_.writable);
   if (range.empty()) return absl::OkStatus();
-  CheckRange(range, limits_);
+  CheckRange(range);
   CheckBuffer(range, src, limits_);
   return DoWrite(range, src, options);
 }
@@ -36,14 +45,14 @@ Task<absl::Status> Node::Write(ByteRange range, Bytes src, WriteOptions options)
 Task<absl::Status> Node::Zero(ByteRange range, ZeroOptions options) {
   CHECK(limits_.writable);
   if (range.empty()) return absl::OkStatus();
-  CheckRange(range, limits_);
+  CheckRange(range);
   return DoZero(range, options);
 }
 
 Task<absl::Status> Node::Discard(ByteRange range) {
   CHECK(limits_.writable);
   if (range.empty()) return absl::OkStatus();
-  CheckRange(range, limits_);
+  CheckRange(range);
   return DoDiscard(range);
 }
 
@@ -51,7 +60,7 @@ Task<absl::Status> Node::Flush() { return DoFlush(); }
 
 Task<absl::Status> Node::Cache(ByteRange range) {
   if (range.empty()) return absl::OkStatus();
-  CheckRange(range, limits_);
+  CheckRange(range);
   return DoCache(range);
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -31,10 +32,11 @@ struct ZeroOptions {
 // concurrently with each other except Resize() and Close(), which their caller runs alone. Buffers
 // stay valid until the task is done.
 //
-// REQUIRES of every range: within [0, limits().size), and aligned as limits().alignment says; of
-// every buffer: the length of its range, and an address aligned as limits().memory_alignment says.
-// Empty ranges are allowed and do nothing. Errors: the most specific code, with the context of the
-// node that knows it.
+// REQUIRES of every range: within [0, limits().size), and aligned as limits().alignment says (an
+// end where the disk ended before it became longer is as good as one at its end: the request may
+// have been under way); of every buffer: the length of its range, and an address aligned as
+// limits().memory_alignment says. Empty ranges are allowed and do nothing. Errors: the most
+// specific code, with the context of the node that knows it.
 class Node {
  public:
   virtual ~Node() = default;
@@ -80,8 +82,10 @@ class Node {
  protected:
   explicit Node(Limits limits) : limits_(std::move(limits)) {}
 
-  // For subclasses whose limits change: growth, or a changed child.
+  // For subclasses whose limits change: growth, or a changed child. One whose size changes while
+  // requests are under way calls RememberEnd() before.
   Limits& mutable_limits() { return limits_; }
+  void RememberEnd();
 
  private:
   virtual Task<absl::Status> DoRead(ByteRange range, MutableBytes dst) = 0;
@@ -95,7 +99,10 @@ class Node {
   virtual Task<absl::Status> DoResize(ByteCount size);
   virtual Task<absl::Status> DoClose() = 0;
 
+  void CheckRange(ByteRange range) const;
+
   Limits limits_;
+  std::vector<ByteOffset> former_ends_;  // that are no multiples of the alignment
 };
 
 }  // namespace gabion::block

@@ -335,6 +335,16 @@ Task<absl::StatusOr<block::ExtentList>> LuksFilter::DoBlockStatus(ByteRange rang
 
 }  // namespace
 
+std::string LuksIdentity(const LuksVolume& volume) {
+  std::string text = absl::StrCat(static_cast<int>(volume.cipher), " ", volume.sector_bytes, " ");
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
+  unsigned length = 0;
+  const Bytes key = volume.key.bytes();
+  CHECK_EQ(EVP_Digest(key.data(), key.size(), digest.data(), &length, EVP_sha256(), nullptr), 1);
+  text.append(reinterpret_cast<const char*>(digest.data()), length);
+  return text;
+}
+
 absl::StatusOr<std::unique_ptr<Filter>> NewLuks(block::Node& child, Environment environment,
                                                 std::string entry_id, LuksVolume volume,
                                                 bool allow_discards, runtime::Workers& workers) {

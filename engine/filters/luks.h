@@ -49,6 +49,10 @@ struct LuksVolume {
   Secret key;
 };
 
+// Tells volumes apart: alike only if the same bytes below decrypt to the same bytes, at places with
+// the same vector. A digest, from which nobody learns the key; not to be shown or kept.
+std::string LuksIdentity(const LuksVolume& volume);
+
 // Byte n of the volume is byte data_offset + n of the child, decrypted; a disk of whole sectors.
 // Requests above a few tens of KiB are en- and decrypted by `workers`, several pieces at a time.
 //

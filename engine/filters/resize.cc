@@ -1,5 +1,6 @@
 #include "engine/filters/resize.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -18,6 +19,8 @@ using block::ExtentList;
 using block::Limits;
 using block::WriteOptions;
 using block::ZeroOptions;
+
+constexpr uint64_t kLargestDisk = (uint64_t{1} << 63) - 1;
 
 Limits LimitsAbove(const Limits& child, const ResizeOptions& options) {
   CHECK_EQ(child.padding.value, 0u);
@@ -109,7 +112,16 @@ class Resize final : public Filter {
     return Blame(absl::UnimplementedError("the size that it shows is fixed by its parameters"));
   }
 
-  Limits DeriveLimits(const Limits& child) const override { return LimitsAbove(child, options_); }
+  // What would come out larger than any disk is rounded down instead.
+  Limits DeriveLimits(const Limits& child) const override {
+    ResizeOptions options = options_;
+    if (options.mode == ResizeOptions::Mode::kRoundUp &&
+        ResizedSize(options, child.size).value > kLargestDisk) {
+      options.mode = ResizeOptions::Mode::kRoundDown;
+      options.bytes = std::max(options.bytes, child.alignment.value);
+    }
+    return LimitsAbove(child, options);
+  }
 
   const ResizeOptions options_;
 };

@@ -86,10 +86,6 @@ struct DiscardCall {
   ByteRange range;
   Task<absl::Status> operator()(block::Node& node) const { return node.Discard(range); }
 };
-struct CacheCall {
-  ByteRange range;
-  Task<absl::Status> operator()(block::Node& node) const { return node.Cache(range); }
-};
 struct BlockStatusCall {
   ByteRange range;
   std::size_t max_extents;
@@ -181,7 +177,6 @@ class Retry final : public LiveFilter<RetryOptions> {
     return Make(ZeroCall{range, options});
   }
   Task<absl::Status> DoDiscard(ByteRange range) override { return Make(DiscardCall{range}); }
-  Task<absl::Status> DoCache(ByteRange range) override { return Make(CacheCall{range}); }
   Task<absl::StatusOr<ExtentList>> DoBlockStatus(ByteRange range,
                                                  std::size_t max_extents) override {
     return Make(BlockStatusCall{range, max_extents});

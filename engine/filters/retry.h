@@ -22,7 +22,8 @@ struct RetryOptions {
 // A request that failed with what may pass (any code but kInvalidArgument, kOutOfRange,
 // kPermissionDenied, kUnimplemented, kFailedPrecondition, kDataLoss, and kResourceExhausted unless
 // `retry_no_space`) is made again after a wait that doubles each time, and is a millisecond at
-// least. A failed Flush() is not: what it would have made durable may be lost (the kernel tells
+// least. A failed Cache() is not, as a
+// mere hint, nor a failed Flush(): what it would have made durable may be lost (the kernel tells
 // once), and a later success would be a lie. Configure() holds for requests that wait, too: with
 // fewer retries left they fail at once. Statistics: "retries"; requests that succeeded by them,
 // "recovered"; requests that failed after the last one, "given_up". Effect on status, size, block

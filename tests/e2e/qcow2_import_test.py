@@ -35,7 +35,7 @@ class ImportTest(CallsTestCase):
         with open(path, "r+b") as file:
             file.seek(60)
             file.write(table)
-        copied = self.bring("copied", path, "beneath")
+        copied = self.bring("damaged-copy", path, "beneath")
         header = read_file(copied)[:4096]
         self.assertIn(b"beneath.qcow2", header)
         self.assertEqual(header[60:72], table)

@@ -245,6 +245,99 @@ TEST_P(EngineFiltersTest, NobodyWaitsInAFilterOfAnExportThatGoesAway) {
   }
 }
 
+// What ended at the end when it began is still whole when it arrives.
+TEST_P(EngineFiltersTest, TheImageGrowsWhileRequestsWaitAboveWhatNeedsAlignment) {
+  ASSERT_TRUE(CreateImage("odd", 1000).ok());
+  ExportSpec waits = Export("waits", "odd");
+  waits.filters = {Entry("units", filters::AlignOptions{.alignment = 4096}),
+                   Entry("slow", filters::DelayOptions{.read = std::chrono::milliseconds(300),
+                                                       .write = std::chrono::milliseconds(300)})};
+  ExportSpec sectors = Export("sectors", "odd");
+  sectors.filters = {Entry("slow", filters::DelayOptions{.read = std::chrono::milliseconds(300)}),
+                     Entry("fault", filters::FaultOptions{.alignment = 512})};
+  sectors.block_sizes.tail = block::TailPolicy::kExact;
+  ExportSpec grows = Export("grows", "odd");
+  grows.block_sizes.minimum = 4096;
+  grows.block_sizes.tail = block::TailPolicy::kPadGrow;
+  for (const ExportSpec& spec : {waits, sectors, grows}) {
+    const auto created = CreateExport(spec);
+    ASSERT_TRUE(created.ok()) << created.status();
+  }
+  const Nbd first = Connect("waits");
+  const Nbd second = Connect("sectors");
+  const Nbd third = Connect("grows");
+  ASSERT_TRUE(first != nullptr && second != nullptr && third != nullptr);
+  nbd_set_strict_mode(third.get(), 0);
+  std::string written(100, 'w');
+  std::string read(1000, '?');
+  std::string grown(4096, 'g');
+  ASSERT_GE(nbd_aio_pwrite(first.get(), written.data(), written.size(), 0, NBD_NULL_COMPLETION, 0),
+            0);
+  ASSERT_GE(nbd_aio_pread(second.get(), read.data(), read.size(), 0, NBD_NULL_COMPLETION, 0), 0);
+  ASSERT_EQ(nbd_pwrite(third.get(), grown.data() + 1000, 3096, 1000, 0), 0) << nbd_get_error();
+  for (const Nbd* nbd : {&first, &second}) {
+    while (nbd_aio_in_flight(nbd->get()) > 0) ASSERT_GE(nbd_poll(nbd->get(), -1), 0);
+  }
+  std::string all(4096, '?');
+  ASSERT_EQ(nbd_pread(third.get(), all.data(), all.size(), 0, 0), 0) << nbd_get_error();
+  EXPECT_EQ(all, written + std::string(900, '\0') + grown.substr(1000));
+}
+
+TEST_P(EngineFiltersTest, WhatAFilterAsksForByItselfKeepsNobodyWaiting) {
+  const filters::FaultRule never{.operations = Bit(filters::Operation::kCache)};
+  ASSERT_TRUE(
+      Create({Entry("ahead", filters::ReadaheadOptions{}),
+              Entry("again", filters::RetryOptions{.max_retries = 1000,
+                                                   .initial_backoff = std::chrono::seconds(60),
+                                                   .max_backoff = std::chrono::hours(1)}),
+              Entry("broken", filters::FaultOptions{.rules = {never}})})
+          .ok());
+  const Nbd nbd = Connect("e");
+  ASSERT_NE(nbd, nullptr);
+  std::string buffer(65536, 0);
+  for (uint64_t at = 0; at < 8 * buffer.size(); at += buffer.size()) {
+    ASSERT_EQ(nbd_pread(nbd.get(), buffer.data(), buffer.size(), at, 0), 0);
+  }
+  EXPECT_TRUE(Change({Entry("stats", filters::StatsOptions{})}).ok());
+}
+
+TEST_P(EngineFiltersTest, TheEngineStopsWhileAChangeWaitsForRequests) {
+  ASSERT_TRUE(
+      Create({Entry("slow", filters::DelayOptions{.read = std::chrono::seconds(60)})}).ok());
+  const Nbd nbd = Connect("e");
+  ASSERT_NE(nbd, nullptr);
+  std::string buffer(512, 0);
+  ASSERT_GE(nbd_aio_pread(nbd.get(), buffer.data(), buffer.size(), 0, NBD_NULL_COMPLETION, 0), 0);
+  while (Counter("slow", "waiting") == 0) ASSERT_GE(nbd_poll(nbd.get(), 0), 0);
+  ExportSpec spec = Export("e", "a");
+  spec.quiesce_timeout = std::chrono::seconds(600);
+  std::promise<void> answered;
+  engine_->UpdateExport(spec, [&](absl::StatusOr<ExportState>) { answered.set_value(); });
+  const auto begin = std::chrono::steady_clock::now();
+  Stop();
+  answered.get_future().wait();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+}
+
+TEST_P(EngineFiltersTest, WhatIsToldOfAPieceIsToldOfAllOfIt) {
+  ExportSpec spec = Export("e", "a");
+  spec.block_sizes.minimum = 65536;
+  ASSERT_TRUE(CreateExport(spec).ok());
+  const Nbd nbd = Connect("e");
+  ASSERT_NE(nbd, nullptr);
+  const std::string data(4096, 'x');
+  nbd_set_strict_mode(nbd.get(), 0);
+  ASSERT_EQ(nbd_pwrite(nbd.get(), data.data(), data.size(), 163840, 0), 0);
+  const std::vector<Explanation> pieces = Explain("exports/e", Range(0, kBytes));
+  ASSERT_GE(pieces.size(), 3u);
+  EXPECT_EQ(pieces[0].range, Range(0, 131072));
+  EXPECT_TRUE(pieces[0].told->zero);
+  EXPECT_EQ(pieces[1].range, Range(131072, 32768));
+  EXPECT_EQ(pieces[1].told->units, Range(131072, 65536));
+  EXPECT_FALSE(pieces[1].told->zero);
+  EXPECT_FALSE(pieces[2].told->zero);
+}
+
 TEST_P(EngineFiltersTest, TheWayOfARangeIsExplained) {
   ASSERT_TRUE(
       Create({Entry("longer", filters::ResizeOptions{filters::ResizeOptions::Mode::kSize, kBytes}),

@@ -118,6 +118,28 @@ TEST_F(FilterStackLuksTest, AVolumeMayLieInAPartOfADisk) {
   EXPECT_EQ(Read(**whole, 110, 6), "inside");
 }
 
+// Two volumes in one file, and the same place in it seen through the one and the other.
+TEST_F(FilterStackLuksTest, OtherKeysAndOtherPlacesShowOtherBytes) {
+  ASSERT_NO_FATAL_FAILURE(Format("first", 20 * kMiB, kQuick2));
+  ASSERT_NO_FATAL_FAILURE(Format("second", 20 * kMiB, kQuick2));
+  WriteFile("both", ReadFile("first") + ReadFile("second"));
+  block::Node& disk = Disk("both");
+  const FilterEntry part{.id = "part",
+                         .options = filters::SliceOptions{.range = Range(20 * kMiB, 0)}};
+  const auto inside = Build(disk, {Luks("a", "key"), part});
+  const auto outside = Build(disk, {part, Luks("a", "key")});
+  ASSERT_TRUE(inside.ok()) << inside.status();
+  EXPECT_TRUE(!outside.ok() || !(*outside)->ShowsSameBytes(**inside));
+  const FilterEntry start{.id = "part", .options = filters::SliceOptions{.range = Range(0, kMiB)}};
+  const auto before = Build(disk, {start, Luks("a", "key")});
+  ASSERT_TRUE(before.ok()) << before.status();
+  ASSERT_NO_FATAL_FAILURE(Format("first", 20 * kMiB, kQuick2));
+  WriteFile("other", ReadFile("first") + ReadFile("second"));
+  const auto rekeyed = Build(Disk("other"), {start, Luks("a", "key")});
+  ASSERT_TRUE(rekeyed.ok()) << rekeyed.status();
+  EXPECT_FALSE((*rekeyed)->ShowsSameBytes(**before));
+}
+
 TEST_F(FilterStackLuksTest, RefusalsNameTheField) {
   ASSERT_NO_FATAL_FAILURE(Format("volume", 20 * kMiB, kQuick2));
   WriteFile("wrong", "not the passphrase");

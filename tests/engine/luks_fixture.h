@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -82,7 +83,8 @@ class LuksFilesTest : public ::testing::Test {
   }
   absl::StatusOr<filters::LuksVolume> Unlock(block::Node& disk, std::string_view passphrase,
                                              LuksBounds bounds = {}) {
-    return test::Finish(reactor_, OpenLuks(disk, SecretOf(passphrase), key_workers_, bounds));
+    return test::Finish(reactor_,
+                        OpenLuks(disk, SecretOf(passphrase), key_workers_, bounds, closing_));
   }
   absl::StatusOr<filters::LuksVolume> Unlock(std::string_view name,
                                              std::string_view passphrase = kPassphrase,
@@ -157,6 +159,7 @@ class LuksFilesTest : public ::testing::Test {
   runtime::WorkerPool key_pool_{"key", 1};
   runtime::Workers workers_{pool_, reactor_};
   runtime::Workers key_workers_{key_pool_, reactor_};
+  std::atomic<bool> closing_ = false;
 };
 
 }  // namespace gabion::engine

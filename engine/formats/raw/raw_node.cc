@@ -118,7 +118,10 @@ class RawNode final : public block::Node {
   Task<absl::Status> DoResize(ByteCount size) override {
     if (!limits().writable) co_return absl::PermissionDeniedError("the image is read-only");
     const absl::Status status = co_await file_->Resize(size);
-    if (status.ok()) mutable_limits().size = size;
+    if (status.ok()) {
+      RememberEnd();
+      mutable_limits().size = size;
+    }
     co_return status;
   }
 

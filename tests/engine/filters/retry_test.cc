@@ -107,7 +107,7 @@ TEST_F(RetryTest, WithoutABackoffOthersStillGetTheirTurn) {
   EXPECT_EQ(discard.Take(), absl::OkStatus());
 }
 
-TEST_F(RetryTest, EveryOperationButFlushIsMadeAgain) {
+TEST_F(RetryTest, WhatIsAskedForIsMadeAgain) {
   const auto filter = NewRetry(child_, stand_.environment(), {});
   std::vector<std::byte> bytes(8);
   Fail(1);
@@ -119,27 +119,27 @@ TEST_F(RetryTest, EveryOperationButFlushIsMadeAgain) {
   Fail(1);
   Task<absl::Status> discard = filter->Discard(Range(0, 8));
   Fail(1);
-  Task<absl::Status> cache = filter->Cache(Range(0, 8));
-  Fail(1);
   Task<absl::StatusOr<block::ExtentList>> status = filter->BlockStatus(Range(0, 8), 1);
-  EXPECT_FALSE(read.done() || write.done() || zero.done() || discard.done() || cache.done() ||
-               status.done());
+  EXPECT_FALSE(read.done() || write.done() || zero.done() || discard.done() || status.done());
   stand_.clock.Advance(seconds(1));
   EXPECT_TRUE(read.Take().ok());
   EXPECT_TRUE(write.Take().ok());
   EXPECT_TRUE(zero.Take().ok());
   EXPECT_TRUE(discard.Take().ok());
-  EXPECT_TRUE(cache.Take().ok());
   EXPECT_EQ(status.Take()->size(), 1u);
   for (const test::CallRecord& record : child_.calls()) {
     const bool can_be = record.call == NodeCall::kWrite || record.call == NodeCall::kZero;
     EXPECT_EQ(record.durable, can_be) << "made again as it was";
   }
-  EXPECT_EQ(Counter(*filter, "recovered"), 6u);
+  EXPECT_EQ(Counter(*filter, "recovered"), 5u);
 }
 
-TEST_F(RetryTest, AFailedFlushIsNotMadeAgain) {
+TEST_F(RetryTest, AFailedFlushOrHintIsNotMadeAgain) {
   const auto filter = NewRetry(child_, stand_.environment(), {});
+  Fail(1);
+  Task<absl::Status> hint = filter->Cache(Range(0, 8));
+  ASSERT_TRUE(hint.done());
+  EXPECT_EQ(hint.Take().code(), absl::StatusCode::kUnavailable);
   Fail(1);
   Task<absl::Status> flush = filter->Flush();
   ASSERT_TRUE(flush.done());
