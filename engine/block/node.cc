@@ -17,9 +17,10 @@ void CheckBuffer(ByteRange range, Bytes buffer, const Limits& limits) {
 
 void Node::CheckRange(ByteRange range) const {
   CHECK(FitsWithin(range, limits_.size));
-  if (IsAlignedWithin(range, limits_.alignment, limits_.size)) return;
-  CHECK(IsMultiple(range.offset.value, limits_.alignment.value));
-  CHECK(std::find(former_ends_.begin(), former_ends_.end(), range.end()) != former_ends_.end());
+  const bool ended_once =
+      std::find(former_ends_.begin(), former_ends_.end(), range.end()) != former_ends_.end();
+  const ByteCount end = ended_once ? ByteCount{range.end().value} : limits_.size;
+  CHECK(IsAlignedWithin(range, limits_.alignment, end));
 }
 
 void Node::RememberEnd() {

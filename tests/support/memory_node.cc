@@ -159,6 +159,7 @@ Task<absl::Status> MemoryNode::DoResize(ByteCount size) {
   if (status.ok()) {
     content_.resize(size.value);
     status_.resize(size.value, ByteStatus{block::ExtentKind::kZero, 1});
+    RememberEnd();
     mutable_limits().size = size;
   }
   co_return status;

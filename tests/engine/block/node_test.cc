@@ -57,6 +57,17 @@ TEST(NodeTest, TheEndOfTheDiskCountsAsAligned) {
   EXPECT_TRUE(node.Read(Range(512, 488), bytes).Take().ok());
 }
 
+// A request that was on its way when the disk grew.
+TEST(NodeTest, SoDoesWhereItOnceEnded) {
+  MemoryNode node({.size = 1000, .alignment = 512});
+  Forwarder filter(node);
+  ASSERT_TRUE(filter.Resize(ByteCount{4096}).Take().ok());
+  std::vector<std::byte> bytes(488);
+  EXPECT_TRUE(filter.Read(Range(512, 488), bytes).Take().ok());
+  EXPECT_DEATH((void)filter.Read(Range(512, 400), MutableBytes(bytes).first(400)),
+               "IsAlignedWithin");
+}
+
 TEST(NodeTest, CannotChangeItsSizeUnlessItSaysHow) {
   FixedNode node;
   EXPECT_EQ(node.Resize(ByteCount{1024}).Take().code(), absl::StatusCode::kUnimplemented);
