@@ -61,7 +61,12 @@ Task<absl::StatusOr<std::vector<ExplainedLayer>>> ExplainLayers(Image* image, By
     if (extent.layer == 1) {
       layer.state = StateOf(extent.kind);
       layer.compressed = extent.compressed;
-      if (extent.host_offset != block::kNoHostOffset) layer.host_offset = extent.host_offset;
+      // A hole has a place in the file, but no bytes there.
+      const bool has_bytes = extent.kind == block::ExtentKind::kData ||
+                             extent.kind == block::ExtentKind::kZeroAllocated;
+      if (has_bytes && extent.host_offset != block::kNoHostOffset) {
+        layer.host_offset = extent.host_offset;
+      }
       break;
     }
     layer.state = image->backing() != nullptr ? LayerState::kPasses : LayerState::kNothing;

@@ -155,6 +155,7 @@ std::string RuleText(const ExplainedUnits& units, Told::Rule rule) {
                                         units.units.offset.value, " is told as a whole");
   switch (rule) {
     case Told::RULE_UNIFORM:
+      if (units.granule == 1) return "It is told byte by byte.";
       return absl::StrCat("All of it is alike, in whole units of ", units.granule, " bytes.");
     case Told::RULE_DATA_ANYWHERE:
       return absl::StrCat(unit, ": some of it may be other than zero, so all of it is data.");

@@ -10,7 +10,7 @@ import harness
 import nbd
 from harness import KiB, MiB, errno_of, run
 
-SWAPS = int(os.environ.get("GABION_SWAPS", "100"))
+SWAPS = int(os.environ.get("GABION_SWAPS", "30"))
 
 
 def inline(entry_id, **spec):
@@ -191,23 +191,22 @@ class FiltersTest(harness.GabionTestCase):
             self.daemon.update_export(export, "filterStack", filterStack=entries)
             longest = max(longest, time.monotonic() - began)
             swaps += 1
-        began = time.monotonic()
-        for _ in range(10):
-            swap()
-        fio = self.fio_for(uri, seconds=3 + int(SWAPS / 10 * 1.3 * (time.monotonic() - began)))
-        while fio.poll() is None:
-            swap()
-        self.assertGreater(swaps, SWAPS // 4)
-        output, _ = fio.communicate()
-        self.assertEqual(fio.returncode, 0, output)
+        worst, requests = {"read": 0, "write": 0}, 0
+        while swaps < SWAPS:  # under one fio after the other
+            fio = self.fio_for(uri, seconds=5)
+            while fio.poll() is None:
+                swap()
+            output, _ = fio.communicate()
+            self.assertEqual(fio.returncode, 0, output)
+            job = json.loads(output[output.index("{"):])["jobs"][0]
+            self.assertEqual(job["error"], 0)
+            for direction in worst:
+                worst[direction] = max(worst[direction], job[direction]["clat_ns"]["percentile"]["99.000000"] / 1e6)
+                requests += job[direction]["total_ios"]
         worker.finish()
         self.assertIsNone(worker.failure)
-        job = json.loads(output[output.index("{"):])["jobs"][0]
-        self.assertEqual(job["error"], 0)
-        for direction in ("read", "write"):
-            p99 = job[direction]["clat_ns"]["percentile"]["99.000000"] / 1e6
-            print(f"{swaps} swaps: {direction} p99 {p99:.1f} ms, of {job[direction]['total_ios']}; longest call {longest * 1e3:.0f} ms")
-            self.assertLess(p99, 100)
+        print(f"{swaps} swaps under {requests} requests: p99 of the worst 5 s in ms: {worst}; longest call {longest * 1e3:.0f} ms")
+        self.assertLess(max(worst.values()), 100)
 
     def fio_for(self, uri, seconds):
         return harness.start(["fio", "--name=job", "--ioengine=nbd", f"--uri={uri}", "--output-format=json", "--rw=randrw",
