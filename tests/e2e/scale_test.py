@@ -83,7 +83,6 @@ class ExtentsTest(ScaleCase):
             streams = [api.stream("InspectService/Map", {"name": "images/comb"}) for _ in range(4)]
             for stream in streams:
                 self.assertGreater(len(next(iter(stream)).extents), 0)
-            self.assertTrue(self.is_open(), "there is more to tell")
             for stream in streams[:2]:
                 stream.cancel()
         # The others went with their channel.
