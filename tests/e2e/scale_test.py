@@ -74,7 +74,7 @@ class ExtentsTest(ScaleCase):
             return count
         count = self.bounded(f"a map of {self.EXTENTS} extents", walk)
         self.assertGreaterEqual(count, self.EXTENTS)
-        self.assertFalse(self.is_open())
+        harness.wait_until(lambda: not self.is_open(), "the image's file is closed")
 
     def test_a_reader_that_goes_away_ends_the_map(self):
         pid = self.daemon.process.pid
