@@ -129,9 +129,7 @@ Task<absl::StatusOr<ExplainedUnits>> ExplainUnits(const nbd::ExportVersion& vers
   ExplainedUnits told;
   told.granule = version.info.block_sizes.minimum;
   told.units = AlignOutward(range, ByteCount{told.granule}, version.info.traits.size);
-  told.merged = told.units != range;
   const ByteRange content = Intersect(told.units, ByteRange{{}, root.limits().content_size()});
-  told.has_padding = content != told.units;
   MapMerger merger(told.units.offset, told.granule, root.limits().layers);
   ByteRange left = content;
   while (!left.empty()) {
@@ -141,10 +139,15 @@ Task<absl::StatusOr<ExplainedUnits>> ExplainUnits(const nbd::ExportVersion& vers
     const ByteOffset next = extents.back().range.end();
     left = {next, left.end() - next};
   }
-  if (told.has_padding) merger.AddPadding(told.units.length - content.length);
+  if (content != told.units) merger.AddPadding(told.units.length - content.length);
   merger.Finish();
-  const std::vector<MapExtent> runs = merger.Take(2);
-  CHECK_EQ(runs.size(), 1u);  // they are alike, or one
+  const std::vector<MapExtent> runs = merger.Take(1);
+  CHECK(!runs.empty());
+  // The units were alike when the levels were asked; a write since then may have left only the
+  // first ones so.
+  told.units = Intersect(told.units, runs.front().range);
+  told.merged = told.units != Intersect(told.units, range);
+  told.has_padding = told.units.end() > content.end();
   told.zero = runs.front().zero;
   told.hole = !runs.front().allocated;
   told.depth = runs.front().min_depth;
@@ -200,6 +203,7 @@ Task<absl::StatusOr<Explanation>> ExplainExport(const nbd::ExportVersion& versio
   explanation.range =
       OneKindOfUnit(ByteRange{begin, range.length}, version.info.block_sizes.minimum);
   CO_ASSIGN_OR_RETURN(explanation.told, co_await ExplainUnits(version, explanation.range));
+  explanation.range = Intersect(explanation.range, explanation.told->units);
   co_return explanation;
 }
 
