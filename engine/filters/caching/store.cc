@@ -174,19 +174,22 @@ Task<absl::Status> Store::WriteThrough(ByteRange range, Bytes src, WriteOptions 
     DropClean(range);  // who knows what the child has now
     co_return status;
   }
+  // The child has all of it: no block may stay as it was because of another's error.
+  absl::Status first_error;
   while (!range.empty()) {
     const ByteRange piece = FirstPart(range);
     const Bytes bytes = src.first(piece.length.value);
     const Slot slot = table_.Find(BlockOf(piece));
     if (slot != SlotTable::kNoSlot) {
-      CO_RETURN_IF_ERROR(co_await WriteThroughHit(slot, piece, bytes));
+      const absl::Status hit = co_await WriteThroughHit(slot, piece, bytes);
+      first_error.Update(hit);
     } else if (IsWhole(piece)) {
       co_await Keep(BlockOf(piece), bytes);
     }
     src = src.subspan(bytes.size());
     Advance(range, piece);
   }
-  co_return absl::OkStatus();
+  co_return first_error;
 }
 
 // The child has `src` already.
