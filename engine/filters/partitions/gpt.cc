@@ -9,9 +9,9 @@
 #include "engine/base/align.h"
 #include "engine/base/bytes.h"
 #include "engine/base/check.h"
+#include "engine/base/little_endian.h"
 #include "engine/base/text.h"
 #include "engine/filters/partitions/crc32.h"
-#include "engine/filters/partitions/little_endian.h"
 
 namespace gabion::partitions {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "engine/base/check.h"
-#include "engine/filters/partitions/little_endian.h"
+#include "engine/base/little_endian.h"
 
 namespace gabion::partitions {
 namespace {

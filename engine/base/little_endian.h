@@ -1,4 +1,4 @@
-// Little-endian fields of partition tables: loaded by value, never through a cast of the buffer.
+// Little-endian fields of disk formats: loaded by value, never through a cast of the buffer.
 #pragma once
 
 #include <cstddef>
@@ -7,9 +7,14 @@
 
 #include "engine/base/bytes.h"
 
-namespace gabion::partitions {
+namespace gabion {
 
 // REQUIRES of these: the field lies within `bytes`. The machine is little-endian: see base/bytes.h.
+inline uint16_t LoadLe16(Bytes bytes, std::size_t at) {
+  uint16_t value;
+  std::memcpy(&value, bytes.subspan(at, sizeof(value)).data(), sizeof(value));
+  return value;
+}
 inline uint32_t LoadLe32(Bytes bytes, std::size_t at) {
   uint32_t value;
   std::memcpy(&value, bytes.subspan(at, sizeof(value)).data(), sizeof(value));
@@ -21,4 +26,4 @@ inline uint64_t LoadLe64(Bytes bytes, std::size_t at) {
   return value;
 }
 
-}  // namespace gabion::partitions
+}  // namespace gabion
