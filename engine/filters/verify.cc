@@ -1,17 +1,14 @@
 #include "engine/filters/verify.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
-#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/base/check.h"
-#include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/block/range_lock.h"
 #include "engine/block/staging.h"
+#include "engine/filters/verifying/verifier.h"
 
 namespace gabion::filters {
 namespace {
@@ -22,45 +19,19 @@ using block::RangeLockMode;
 using block::StagingPool;
 using block::WriteOptions;
 using block::ZeroOptions;
-using OnMismatch = VerifyOptions::OnMismatch;
 
 constexpr uint64_t kLongestPiece = kMiB;  // that is compared at once
 constexpr uint64_t kStagingBudget = 16 * kMiB;
 constexpr std::size_t kPage = 4096;
-constexpr runtime::Duration kQuietTime = std::chrono::seconds(10);
 
-class Verify final : public LiveFilter<VerifyOptions> {
+class Verify final : public verifying::Verifier {
  public:
   Verify(block::Node& child, Environment environment, block::Node& reference,
          const VerifyOptions& options)
-      : LiveFilter(child, Derive(child.limits(), reference.limits()), std::move(environment)),
-        reference_(reference),
-        options_(options),
+      : Verifier(child, Derive(child.limits(), reference.limits()), std::move(environment),
+                 reference, "the reference", options),
         lock_(this->environment().ready),
-        staging_(this->environment().ready, kStagingBudget, kPage) {
-    for (const Limits* const limits : {&child.limits(), &reference.limits()}) {
-      CHECK_EQ(limits->alignment.value, 1u);
-      CHECK_EQ(limits->memory_alignment, 1u);
-    }
-  }
-
-  void Configure(const VerifyOptions& options) override { options_ = options; }
-
-  Statistics GetStatistics() const override {
-    Statistics statistics;
-    statistics.counters = {{"compared_bytes", compared_bytes_},
-                           {"mismatches", mismatches_},
-                           {"reference_failures", reference_failures_}};
-    return statistics;
-  }
-
-  void TakeOver(Filter& before) override {
-    const auto& other = static_cast<const Verify&>(before);
-    compared_bytes_ = other.compared_bytes_;
-    mismatches_ = other.mismatches_;
-    reference_failures_ = other.reference_failures_;
-    quiet_until_ = other.quiet_until_;
-  }
+        staging_(this->environment().ready, kStagingBudget, kPage) {}
 
  private:
   static Limits Derive(const Limits& child, const Limits& reference) {
@@ -71,7 +42,7 @@ class Verify final : public LiveFilter<VerifyOptions> {
     return limits;
   }
   Limits DeriveLimits(const Limits& child) const override {
-    return Derive(child, reference_.limits());
+    return Derive(child, reference().limits());
   }
 
   Task<absl::Status> DoRead(ByteRange range, MutableBytes dst) override;
@@ -89,20 +60,9 @@ class Verify final : public LiveFilter<VerifyOptions> {
   Task<absl::Status> DoClose() override { return DoFlush(); }
 
   Task<absl::Status> ReadPiece(ByteRange piece, MutableBytes dst);
-  absl::Status OfReference(const absl::Status& status) const {
-    return status.ok() ? status : Blame(Annotate(status, "the reference"));
-  }
-  // What becomes of a read for which `finding` holds.
-  absl::Status Judge(const absl::Status& finding);
 
-  block::Node& reference_;
-  VerifyOptions options_;
   RangeLock lock_;
   StagingPool staging_;
-  uint64_t compared_bytes_ = 0;
-  uint64_t mismatches_ = 0;
-  uint64_t reference_failures_ = 0;
-  runtime::Instant quiet_until_;
 };
 
 Task<absl::Status> Verify::DoRead(ByteRange range, MutableBytes dst) {
@@ -121,38 +81,24 @@ Task<absl::Status> Verify::ReadPiece(ByteRange piece, MutableBytes dst) {
   StagingPool::Buffer buffer = co_await staging_.Take(dst.size());
   const MutableBytes expected = buffer.bytes();
   Task<absl::Status> read = child().Read(piece, dst);
-  Task<absl::Status> read_reference = reference_.Read(piece, expected);
+  Task<absl::Status> read_reference = reference().Read(piece, expected);
   const absl::Status status = co_await read;
   const absl::Status reference_status = co_await read_reference;
   if (!status.ok()) co_return status;
-  if (!reference_status.ok()) {
-    ++reference_failures_;
-    co_return Judge(OfReference(reference_status));
-  }
-  compared_bytes_ += dst.size();
+  if (!reference_status.ok()) co_return ReferenceFailed(reference_status);
+  CountCompared(dst.size());
   const auto differs = std::mismatch(dst.begin(), dst.end(), expected.begin()).first;
   if (differs == dst.end()) co_return absl::OkStatus();
-  ++mismatches_;
   const auto at = static_cast<uint64_t>(differs - dst.begin());
-  const std::string message =
-      absl::StrCat("byte ", piece.offset.value + at, " is 0x", absl::Hex(int(dst[at])), ", and 0x",
-                   absl::Hex(int(expected[at])), " in the reference");
-  co_return Judge(Blame(absl::DataLossError(message)));
-}
-
-absl::Status Verify::Judge(const absl::Status& finding) {
-  if (options_.on_mismatch == OnMismatch::kFail) return finding;
-  const runtime::Instant now = environment().clock.Now();
-  if (now < quiet_until_) return absl::OkStatus();
-  quiet_until_ = now + kQuietTime;
-  environment().logger.Log(LogLevel::kWarning, "filters", finding.ToString());
-  return absl::OkStatus();
+  co_return Mismatch(absl::StrCat("byte ", piece.offset.value + at, " is 0x",
+                                  absl::Hex(int(dst[at])), ", and 0x", absl::Hex(int(expected[at])),
+                                  " in the reference"));
 }
 
 Task<absl::Status> Verify::DoWrite(ByteRange range, Bytes src, WriteOptions options) {
   const RangeLock::Guard guard = co_await lock_.Acquire(range, RangeLockMode::kExclusive);
   CO_RETURN_IF_ERROR(co_await child().Write(range, src, options));
-  const absl::Status status = co_await reference_.Write(range, src, options);
+  const absl::Status status = co_await reference().Write(range, src, options);
   co_return OfReference(status);
 }
 
@@ -160,13 +106,13 @@ Task<absl::Status> Verify::DoZero(ByteRange range, ZeroOptions options) {
   const RangeLock::Guard guard = co_await lock_.Acquire(range, RangeLockMode::kExclusive);
   CO_RETURN_IF_ERROR(co_await child().Zero(range, options));
   options.fast_only = false;  // it has begun
-  const absl::Status status = co_await reference_.Zero(range, options);
+  const absl::Status status = co_await reference().Zero(range, options);
   co_return OfReference(status);
 }
 
 Task<absl::Status> Verify::DoFlush() {
   Task<absl::Status> flush = child().Flush();
-  Task<absl::Status> flush_reference = reference_.Flush();
+  Task<absl::Status> flush_reference = reference().Flush();
   absl::Status status = co_await flush;
   const absl::Status reference_status = co_await flush_reference;
   status.Update(OfReference(reference_status));
@@ -175,7 +121,7 @@ Task<absl::Status> Verify::DoFlush() {
 
 Task<absl::Status> Verify::DoCache(ByteRange range) {
   Task<absl::Status> cache = child().Cache(range);
-  Task<absl::Status> cache_reference = reference_.Cache(range);
+  Task<absl::Status> cache_reference = reference().Cache(range);
   absl::Status status = co_await cache;
   const absl::Status reference_status = co_await cache_reference;
   reference_status.IgnoreError();  // a hint

@@ -1,22 +1,13 @@
 // Compares a disk with another one that must have the same bytes.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 
 #include "engine/block/node.h"
 #include "engine/filters/filter.h"
+#include "engine/filters/verifying/verify_options.h"
 
 namespace gabion::filters {
-
-struct VerifyOptions {
-  enum class OnMismatch : uint8_t {
-    kFail,    // the read fails
-    kReport,  // the log says so, at most every 10 seconds, and the read gives the child's bytes
-  };
-  OnMismatch on_mismatch = OnMismatch::kFail;
-  friend bool operator==(const VerifyOptions&, const VerifyOptions&) = default;
-};
 
 // Every read is made on the child and on `reference`, and compared. A difference is kDataLoss and
 // names the first byte that differs. Writes and zeros are made on both, first on the child, and
