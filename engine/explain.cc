@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <variant>
 
 #include "engine/base/align.h"
 #include "engine/base/check.h"
@@ -75,8 +76,8 @@ Task<absl::StatusOr<std::vector<ExplainedLayer>>> ExplainLayers(Image* image, By
 }
 
 // One level of an export: what it shows, and where that comes from. `range` goes down with it.
-Task<absl::Status> ExplainLevel(const block::FilterNode& level, ExplainedStep& step,
-                                ByteRange& range) {
+Task<absl::Status> ExplainLevel(const block::FilterNode& level, bool keeps_changes,
+                                ExplainedStep& step, ByteRange& range) {
   // Asking for status changes nothing.
   auto& node = const_cast<block::FilterNode&>(level);
   std::optional<ByteRange> below = level.OriginOf(range);
@@ -85,7 +86,7 @@ Task<absl::Status> ExplainLevel(const block::FilterNode& level, ExplainedStep& s
   CO_ASSIGN_OR_RETURN(step.shown, co_await FirstExtent(node, shown));
   range.length = shown.length;
   if (!below.has_value()) {
-    step.effect = Effect::kMadeUp;
+    step.effect = keeps_changes ? Effect::kKept : Effect::kMadeUp;
     co_return absl::OkStatus();
   }
   below->length = range.length;
@@ -102,17 +103,21 @@ Task<absl::Status> ExplainLevel(const block::FilterNode& level, ExplainedStep& s
   co_return absl::OkStatus();
 }
 
+bool KeepsChanges(const FilterStack::Level& level) {
+  return level.entry != nullptr && std::holds_alternative<CowEntry>(level.entry->options);
+}
+
 // The version's tail node and the levels of its stack.
 std::vector<ExplainedStep> PlanSteps(const nbd::ExportVersion& version, const FilterStack& stack,
-                                     std::vector<const block::FilterNode*>& nodes) {
+                                     std::vector<FilterStack::Level>& levels) {
   std::vector<ExplainedStep> steps;
   if (version.tail != nullptr) {
     steps.emplace_back().what = ExplainedStep::What::kTail;
-    nodes.push_back(version.tail.get());
+    levels.push_back({version.tail.get(), nullptr, nullptr});
   }
   for (const FilterStack::Level& level : stack.Levels()) {
     ExplainedStep& step = steps.emplace_back();
-    nodes.push_back(level.node);
+    levels.push_back(level);
     step.what =
         level.entry == nullptr ? ExplainedStep::What::kAligner : ExplainedStep::What::kFilter;
     if (level.entry == nullptr) continue;
@@ -181,24 +186,25 @@ Task<absl::StatusOr<Explanation>> ExplainExport(const nbd::ExportVersion& versio
                                                 ByteRange range) {
   const ByteOffset begin = range.offset;
   Explanation explanation;
-  std::vector<const block::FilterNode*> nodes;
-  explanation.steps = PlanSteps(version, stack, nodes);
-  bool made_up = false;
-  for (std::size_t i = 0; i < nodes.size(); ++i) {
+  std::vector<FilterStack::Level> levels;
+  explanation.steps = PlanSteps(version, stack, levels);
+  Image* holder = &image;
+  for (std::size_t i = 0; i < levels.size(); ++i) {
     ExplainedStep& step = explanation.steps[i];
-    if (nodes[i] == nullptr) {
+    if (levels[i].node == nullptr) {
       step.effect = Effect::kBypassed;
       step.below = range.offset;
       continue;
     }
-    CO_RETURN_IF_ERROR(co_await ExplainLevel(*nodes[i], step, range));
-    made_up = step.effect == Effect::kMadeUp;
-    if (!made_up) continue;
+    CO_RETURN_IF_ERROR(
+        co_await ExplainLevel(*levels[i].node, KeepsChanges(levels[i]), step, range));
+    if (step.below.has_value()) continue;
+    holder = step.effect == Effect::kKept ? levels[i].keeps_in : nullptr;
     explanation.steps.resize(i + 1);
     break;
   }
-  if (!made_up) {
-    CO_ASSIGN_OR_RETURN(explanation.layers, co_await ExplainLayers(&image, range));
+  if (holder != nullptr) {
+    CO_ASSIGN_OR_RETURN(explanation.layers, co_await ExplainLayers(holder, range));
   }
   explanation.range =
       OneKindOfUnit(ByteRange{begin, range.length}, version.info.block_sizes.minimum);

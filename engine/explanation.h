@@ -25,16 +25,17 @@ struct ExplainedStep {
     kShifted,   // the same, from another offset below
     kForced,    // what is below is shown as something else
     kMadeUp,    // nothing is below: the step itself supplies zeros
+    kKept,      // the step keeps these bytes apart from what is below
   };
   What what = What::kFilter;
   Effect effect = Effect::kNone;
   std::string entry_id;             // of kFilter
   std::size_t kind = 0;             // of kFilter: the index in FilterOptions
-  std::optional<ByteOffset> below;  // where the range begins below; none if kMadeUp
+  std::optional<ByteOffset> below;  // where the range begins below; none if kMadeUp or kKept
   block::Extent shown;              // what the step shows of the range
 };
 
-// One image of the chain, from the top.
+// One image of a chain, from the top: the export's, or that which a step keeps bytes in.
 struct ExplainedLayer {
   enum class State {
     kData,           // it holds the bytes
@@ -70,7 +71,7 @@ struct Explanation {
   ByteRange range;
   std::optional<ExplainedUnits> told;  // of an export
   std::vector<ExplainedStep> steps;    // of an export
-  std::vector<ExplainedLayer> layers;  // empty if a step made the bytes up
+  std::vector<ExplainedLayer> layers;  // empty if a step has the bytes, but not in an image
 };
 
 }  // namespace gabion::engine

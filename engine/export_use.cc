@@ -34,11 +34,17 @@ bool WritesBelow(bool read_only, const std::vector<FilterEntry>& filters, std::s
   return writes;
 }
 
+const ImageSpec* OtherImageOf(const FilterOptions& options) {
+  if (const auto* const verify = std::get_if<VerifyEntry>(&options)) return &verify->reference;
+  const auto* const cow = std::get_if<CowEntry>(&options);
+  return cow != nullptr && cow->image.has_value() ? &*cow->image : nullptr;
+}
+
 bool UsesImage(const ExportSpec& spec, const std::string& image_name) {
   if (spec.image.name == image_name) return true;
   return std::any_of(spec.filters.begin(), spec.filters.end(), [&](const FilterEntry& entry) {
-    const auto* const verify = std::get_if<VerifyEntry>(&entry.options);
-    return verify != nullptr && !entry.bypassed && verify->reference.name == image_name;
+    const ImageSpec* const image = entry.bypassed ? nullptr : OtherImageOf(entry.options);
+    return image != nullptr && image->name == image_name;
   });
 }
 

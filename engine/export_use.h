@@ -15,7 +15,10 @@ namespace gabion::engine {
 // `read_only`.
 bool WritesBelow(bool read_only, const std::vector<FilterEntry>& filters, std::size_t count);
 
-// Whether the export's image, or one that it is compared with, has this name.
+// The image that the entry needs besides the export's own; null: none.
+const ImageSpec* OtherImageOf(const FilterOptions& options);
+
+// Whether the export's image, or one that its filters need, has this name.
 bool UsesImage(const ExportSpec& spec, const std::string& image_name);
 
 // What the export does with its image: whether it writes, and whether others may.

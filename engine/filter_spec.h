@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -28,6 +29,10 @@ namespace gabion::engine {
 // Changes are kept apart as long as the entry stays as it is and where it is: the same bytes are
 // below it, and it is not bypassed.
 struct CowEntry {
+  // Changes are kept in this qcow2 image, of any pool, which is open on the export's shard, and
+  // stay there; the rest does not matter then. The entry stays above the same bytes while it has it
+  // open.
+  std::optional<ImageSpec> image;
   filters::CowOptions options;
   // Changes are kept in a file without a name in the pool of the export's image; else in memory.
   bool in_file = false;

@@ -205,7 +205,7 @@ bool FilterStack::ShowsSameBytes(const FilterStack& other) const {
 
 bool FilterStack::CanConfigureFor(bool read_only_changes) const {
   return !read_only_changes || std::none_of(places_.begin(), places_.end(), [](const Place& place) {
-    return place.kept != nullptr && place.kept->reference != nullptr;
+    return place.kept != nullptr && place.kept->image != nullptr;
   });
 }
 
@@ -219,6 +219,22 @@ bool FilterStack::KeepsScratch() const {
   });
 }
 
+bool FilterStack::Needs(const Image& image) const {
+  return std::any_of(places_.begin(), places_.end(), [&](const Place& place) {
+    return place.kept != nullptr && place.kept->image == &image;
+  });
+}
+
+Task<absl::Status> FilterStack::GrowTo(const Kept& kept, ByteCount size) {
+  if (kept.image != nullptr) {
+    block::Node& root = kept.image->root();
+    if (size <= root.limits().size || !NeedsWriter(kept.use)) return absl::OkStatus();
+    return kept.image->Grow(size);
+  }
+  if (size <= kept.scratch->limits().size) return absl::OkStatus();
+  return kept.scratch->Resize(size);
+}
+
 Task<absl::Status> FilterStack::GrowScratch() {
   absl::Status status;
   for (std::size_t i = 0; i < upwards_.size(); ++i) {
@@ -226,10 +242,8 @@ Task<absl::Status> FilterStack::GrowScratch() {
     Kept* const kept = floor.entry.has_value() ? places_[*floor.entry].kept : nullptr;
     if (kept != nullptr && kept->cow != nullptr) {
       const ByteCount size = std::as_const(*floor.node).child().limits().size;
-      if (kept->scratch->limits().size < size) {
-        const absl::Status grown = co_await kept->scratch->Resize(size);
-        status.Update(grown);
-      }
+      const absl::Status grown = co_await GrowTo(*kept, size);
+      status.Update(grown);
     }
     floor.node->Refresh();
   }
@@ -289,8 +303,7 @@ Task<void> FilterStack::Settle() {
   for (Place& place : places_) {
     if (place.use_before.has_value()) {  // this stack was not needed after all
       Kept& kept = *place.kept;
-      const absl::Status less =
-          co_await host_->ChangeUse(kept.reference, kept.use, *place.use_before);
+      const absl::Status less = co_await host_->ChangeUse(kept.image, kept.use, *place.use_before);
       CHECK(less.ok());
       kept.use = *place.use_before;
     }
@@ -303,7 +316,7 @@ Task<void> FilterStack::Settle() {
       const absl::Status closed = co_await kept.scratch->Close();
       closed.IgnoreError();
     }
-    if (kept.reference != nullptr) co_await host_->ReleaseImage(kept.reference, kept.use);
+    if (kept.image != nullptr) co_await host_->ReleaseImage(kept.image, kept.use);
   }
 }
 
@@ -326,7 +339,8 @@ std::vector<FilterStack::Level> FilterStack::Levels() const {
     for (; filter != nullptr && node->node != filter; ++node) {
       levels.push_back({node->node, nullptr});
     }
-    levels.push_back({filter, &entries_[i]});
+    Image* const image = places_[i].kept == nullptr ? nullptr : places_[i].kept->image;
+    levels.push_back({filter, &entries_[i], image});
     if (filter != nullptr) ++node;
   }
   for (; node != upwards_.rend(); ++node) levels.push_back({node->node, nullptr});

@@ -42,7 +42,7 @@ class StackHost {
   // Scratch space: `size` bytes of zeros in a file without a name. Closed by whoever gets it.
   virtual Task<absl::StatusOr<std::unique_ptr<block::Node>>> NewScratchFile(
       const io::Directory* pool, ByteCount size) = 0;
-  // Opens the image and counts a user, until ReleaseImage().
+  // Opens the image and counts a user, until ReleaseImage(). Errors of Image::AddUser().
   virtual Task<absl::StatusOr<Image*>> AcquireImage(ImageSpec spec, const io::Directory* pool,
                                                     ImageUse use) = 0;
   virtual Task<absl::Status> ChangeUse(Image* image, ImageUse from, ImageUse to) = 0;
@@ -62,10 +62,10 @@ struct StackSurroundings {
   std::string export_name;
   uint64_t incarnation = 0;
   const KeySurroundings* keys = nullptr;  // null: encrypted disks are not opened here
-  // Null: there are no scratch files, and no references to compare with.
+  // Null: there are no scratch files, and no other images.
   StackHost* host = nullptr;
   const io::Directory* pool = nullptr;  // of the export's image
-  const Pools* pools = nullptr;         // of references
+  const Pools* pools = nullptr;         // of other images
   bool read_only = false;               // the export
 };
 
@@ -118,8 +118,10 @@ class FilterStack {
   // The image has become longer.
   void Refresh();
   // Then filters that keep changes apart need more space: with KeepsScratch(), while requests are
-  // under way. Refreshes what is above them.
+  // under way. Images that changes are kept in grow, too. Refreshes what is above them.
   bool KeepsScratch() const;
+  // A filter needs this image, which is not the export's own.
+  bool Needs(const Image& image) const;
   Task<absl::Status> GrowScratch();
 
   // The export is going away: see Filter::Hurry().
@@ -143,6 +145,7 @@ class FilterStack {
   struct Level {
     const block::FilterNode* node = nullptr;  // null: a bypassed entry
     const FilterEntry* entry = nullptr;       // null: an AlignedNode that was put in
+    Image* keeps_in = nullptr;                // what it keeps itself is in this image
   };
   std::vector<Level> Levels() const;
 
@@ -153,8 +156,8 @@ class FilterStack {
     std::unique_ptr<block::Node> scratch;
     std::unique_ptr<filters::CowState> cow;
     std::unique_ptr<filters::CacheState> cache;
-    Image* reference = nullptr;
-    ImageUse use = ImageUse::kReadAlone;  // of the reference; what stacks have needed so far
+    Image* image = nullptr;               // another one than the export's
+    ImageUse use = ImageUse::kReadAlone;  // of it; what stacks have needed so far
   };
   // An entry's nodes. Bypassed ones have none, but keep what they share.
   struct Place {
@@ -162,7 +165,7 @@ class FilterStack {
     SharedStates<filters::FaultState>::Ref fault;
     std::unique_ptr<Kept> own;
     Kept* kept = nullptr;                // `own`, or that of the stack before
-    std::optional<ImageUse> use_before;  // of its reference, which this stack has changed
+    std::optional<ImageUse> use_before;  // of its image, which this stack has changed
     std::unique_ptr<filters::Filter> filter;
     // Of an encrypted disk: which it is, and the vector of its first byte, in bytes.
     std::string cipher;
@@ -196,6 +199,8 @@ class FilterStack {
 
   FilterStack(block::Node& root, StackHost* host, std::vector<FilterEntry> entries);
 
+  // Makes room for a disk of `size`.
+  static Task<absl::Status> GrowTo(const Kept& kept, ByteCount size);
   filters::LiveFilter<filters::CacheOptions>* CacheAt(std::size_t entry) const;  // null: none
   std::size_t LevelsBelow(std::size_t entry) const;
   View ViewOf(std::size_t levels) const;

@@ -32,7 +32,7 @@ struct SameKept {
 
   bool operator()(const CowEntry& from) const {
     const auto* const wanted = std::get_if<CowEntry>(&to);
-    return wanted != nullptr && *wanted == from;
+    return wanted != nullptr && *wanted == from && !from.image.has_value();
   }
   bool operator()(const CacheEntry& from) const {
     const auto* const wanted = std::get_if<CacheEntry>(&to);
@@ -183,10 +183,14 @@ Task<absl::StatusOr<std::unique_ptr<block::Node>>> FilterStack::Builder::NewScra
 Task<absl::Status> FilterStack::Builder::Keep() {
   const auto* const cow = std::get_if<CowEntry>(&entry().options);
   const auto* const cache = std::get_if<CacheEntry>(&entry().options);
-  const auto* const verify = std::get_if<VerifyEntry>(&entry().options);
-  if (cow == nullptr && cache == nullptr && verify == nullptr) co_return absl::OkStatus();
+  const ImageSpec* const image = OtherImageOf(entry().options);
+  if (cow == nullptr && cache == nullptr && image == nullptr) co_return absl::OkStatus();
   MakeAddressable();
-  if (verify != nullptr) co_return co_await KeepReference(*verify);
+  if (image != nullptr) {
+    CO_RETURN_IF_ERROR(co_await KeepImage(*image));
+    if (cow == nullptr) co_return absl::OkStatus();
+    co_return co_await KeepChanges(*cow);
+  }
   place().kept = KeptBefore();
   if (place().kept != nullptr) co_return absl::OkStatus();
   auto kept = std::make_unique<Kept>();
@@ -195,7 +199,7 @@ Task<absl::Status> FilterStack::Builder::Keep() {
     CO_ASSIGN_OR_RETURN(kept->scratch,
                         co_await NewScratch("cow.file", cow->in_file, size,
                                             ByteCount{cow->max_memory}, cow->options.block_size));
-    kept->cow = filters::NewCowState(cow->options);
+    kept->cow = std::make_unique<filters::CowState>(cow->options.block_size, false);
   } else {
     const ByteCount size = filters::CacheScratchSize(cache->options);
     CO_ASSIGN_OR_RETURN(kept->scratch, co_await NewScratch("cache.file", cache->in_file, size, size,
@@ -207,55 +211,95 @@ Task<absl::Status> FilterStack::Builder::Keep() {
   co_return absl::OkStatus();
 }
 
-// An image that was compared with before stays open; it may become one that is written to.
-Task<absl::Status> FilterStack::Builder::KeepReference(const VerifyEntry& verify) {
+std::string_view FilterStack::Builder::ImageField() const {
+  return std::holds_alternative<CowEntry>(entry().options) ? "cow.image.image"
+                                                           : "verify.reference_image";
+}
+
+// One that the stack before has open for the same purpose stays open; it may become one that is
+// written to.
+Task<absl::Status> FilterStack::Builder::KeepImage(const ImageSpec& image) {
   const bool writes = WritesBelow(surroundings_.read_only, stack_.entries_, index_);
   const ImageUse use = UseFor(writes, true);
   const std::size_t places = before_ == nullptr ? 0 : before_->places_.size();
   for (std::size_t i = 0; i < places; ++i) {
     Kept* const kept = before_->places_[i].kept;
-    const auto* const other = std::get_if<VerifyEntry>(&before_->entries_[i].options);
-    if (kept == nullptr || other == nullptr || !(other->reference == verify.reference)) continue;
+    const FilterOptions& other = before_->entries_[i].options;
+    if (kept == nullptr || kept->image == nullptr) continue;
+    if (other.index() != entry().options.index() || *OtherImageOf(other) != image) continue;
     const bool taken = std::any_of(stack_.places_.begin(), stack_.places_.end(),
                                    [&](const Place& one) { return one.kept == kept; });
     if (taken) continue;
+    if (kept->cow != nullptr &&
+        before_->ViewOf(before_->LevelsBelow(i)) != stack_.ViewOf(stack_.upwards_.size())) {
+      co_return Refused(ImageField(), absl::StrCat("what ", image.name,
+                                                   " keeps was written above other bytes; take "
+                                                   "the entry away first"));
+    }
     const ImageUse both = BothUses(kept->use, use);
     const absl::Status changed =
-        co_await surroundings_.host->ChangeUse(kept->reference, kept->use, both);
-    if (!changed.ok()) co_return NotAReference(changed);
+        co_await surroundings_.host->ChangeUse(kept->image, kept->use, both);
+    if (!changed.ok()) co_return NotThisImage(changed);
     place().use_before = std::exchange(kept->use, both);
     place().kept = kept;
     co_return absl::OkStatus();
   }
-  co_return co_await OpenReference(verify, use);
+  co_return co_await OpenImage(image, use);
 }
 
-Task<absl::Status> FilterStack::Builder::OpenReference(const VerifyEntry& verify, ImageUse use) {
+Task<absl::Status> FilterStack::Builder::OpenImage(const ImageSpec& image, ImageUse use) {
   const io::Directory* pool = nullptr;
   if (surroundings_.pools != nullptr) {
-    const auto found = surroundings_.pools->find(verify.reference.pool);
+    const auto found = surroundings_.pools->find(image.pool);
     if (found != surroundings_.pools->end()) pool = found->second;
   }
   if (surroundings_.host == nullptr || pool == nullptr) {
-    co_return Refused("verify.reference_image", "its pool is not known here");
+    co_return Refused(ImageField(), "its pool is not known here");
   }
-  absl::StatusOr<Image*> image =
-      co_await surroundings_.host->AcquireImage(verify.reference, pool, use);
-  if (!image.ok()) co_return NotAReference(image.status());
+  const absl::StatusOr<Image*> opened = co_await surroundings_.host->AcquireImage(image, pool, use);
+  if (!opened.ok()) co_return NotThisImage(opened.status());
   place().own = std::make_unique<Kept>();
-  place().own->reference = *image;
+  place().own->image = *opened;
   place().own->use = use;
   place().kept = place().own.get();
   co_return absl::OkStatus();
 }
 
-absl::Status FilterStack::Builder::NotAReference(const absl::Status& status) const {
+// Learns what the image of a cow keeps, if nobody has yet.
+Task<absl::Status> FilterStack::Builder::KeepChanges(const CowEntry& cow) {
+  Kept& kept = *place().kept;
+  Image& image = *kept.image;
+  const std::string& name = cow.image->name;
+  if (&image.root() == &stack_.root_) {
+    co_return Refused(ImageField(), absl::StrCat(name, " is the image that they are made to"));
+  }
+  const uint64_t unit = image.allocation_unit();
+  if (unit == 0 || image.backing() != nullptr) {
+    co_return Refused(ImageField(), absl::StrCat(name,
+                                                 " is no qcow2 image without a backing "
+                                                 "image, and keeps no changes"));
+  }
+  const ByteCount size = below().limits().size;
+  if (NeedsWriter(kept.use) && image.root().limits().size < size) {
+    co_return Refused(ImageField(), absl::StrCat(name, " has ", image.root().limits().size.value,
+                                                 " bytes, and the disk below ", size.value));
+  }
+  if (kept.cow != nullptr) co_return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<filters::CowState>> state =
+      co_await filters::LoadCowState(image.root(), unit, surroundings_.ready);
+  if (!state.ok()) co_return Annotate(NotThisImage(state.status()), name);
+  kept.cow = *std::move(state);
+  co_return absl::OkStatus();
+}
+
+// `status`, an error of an image that the entry needs, with the entry.
+absl::Status FilterStack::Builder::NotThisImage(const absl::Status& status) const {
   const absl::Status named = Annotate(status, absl::StrCat("filter '", entry().id, "'"));
   std::optional<Reason> reason = ReasonOf(status);
   if (!reason.has_value() || reason->reason != "FILTER_PARAMETERS_INVALID") return named;
   reason->metadata.insert(reason->metadata.end(), {{"entry-id", entry().id},
                                                    {"index", absl::StrCat(index_)},
-                                                   {"field", "verify.reference_image"}});
+                                                   {"field", std::string(ImageField())}});
   return WithReason(named, *reason);
 }
 

@@ -49,9 +49,12 @@ class FilterStack::Builder {
                                                                 bool in_file, ByteCount size,
                                                                 ByteCount memory,
                                                                 uint32_t block_size);
-  Task<absl::Status> KeepReference(const VerifyEntry& verify);
-  Task<absl::Status> OpenReference(const VerifyEntry& verify, ImageUse use);
-  absl::Status NotAReference(const absl::Status& status) const;
+  // The same of another image that the entry needs.
+  Task<absl::Status> KeepImage(const ImageSpec& image);
+  Task<absl::Status> OpenImage(const ImageSpec& image, ImageUse use);
+  Task<absl::Status> KeepChanges(const CowEntry& cow);
+  std::string_view ImageField() const;
+  absl::Status NotThisImage(const absl::Status& status) const;
 
   absl::StatusOr<std::unique_ptr<filters::Filter>> Make(const filters::AlignOptions& options) {
     return filters::NewAlign(below(), Environment(), entry().id, options);
@@ -61,9 +64,10 @@ class FilterStack::Builder {
                              *place().kept->cache, cache.options);
   }
   absl::StatusOr<std::unique_ptr<filters::Filter>> Make(const filters::CopyOnReadOptions& options);
-  absl::StatusOr<std::unique_ptr<filters::Filter>> Make(const CowEntry& cow) {
-    return filters::NewCow(below(), Environment(), entry().id, *place().kept->scratch,
-                           *place().kept->cow, cow.options);
+  absl::StatusOr<std::unique_ptr<filters::Filter>> Make(const CowEntry&) {
+    Kept& kept = *place().kept;
+    block::Node& scratch = kept.image != nullptr ? kept.image->root() : *kept.scratch;
+    return filters::NewCow(below(), Environment(), entry().id, scratch, *kept.cow);
   }
   absl::StatusOr<std::unique_ptr<filters::Filter>> Make(const filters::DelayOptions& options) {
     return filters::NewDelay(below(), Environment(), options);
@@ -98,8 +102,7 @@ class FilterStack::Builder {
     return filters::NewThrottle(below(), Environment(), *stack_.places_[index_].throttle);
   }
   absl::StatusOr<std::unique_ptr<filters::Filter>> Make(const VerifyEntry& verify) {
-    return filters::NewVerify(below(), Environment(), place().kept->reference->root(),
-                              verify.options);
+    return filters::NewVerify(below(), Environment(), place().kept->image->root(), verify.options);
   }
   absl::StatusOr<std::unique_ptr<filters::Filter>> Make(
       const filters::WriteProtectOptions& options) {

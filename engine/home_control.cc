@@ -2,12 +2,12 @@
 #include <map>
 #include <optional>
 #include <utility>
-#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/call_on.h"
+#include "engine/export_use.h"
 #include "engine/home.h"
 #include "engine/target.h"
 
@@ -43,9 +43,9 @@ absl::StatusOr<Pools> Home::PoolsOf(const ExportSpec& spec) const {
   Pools pools;
   ASSIGN_OR_RETURN(pools[spec.image.pool], PoolOf(spec.image.pool));
   for (const FilterEntry& entry : spec.filters) {
-    const auto* const verify = std::get_if<VerifyEntry>(&entry.options);
-    if (verify == nullptr) continue;
-    ASSIGN_OR_RETURN(pools[verify->reference.pool], PoolOf(verify->reference.pool));
+    const ImageSpec* const image = OtherImageOf(entry.options);
+    if (image == nullptr) continue;
+    ASSIGN_OR_RETURN(pools[image->pool], PoolOf(image->pool));
   }
   return pools;
 }

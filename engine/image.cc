@@ -7,6 +7,7 @@
 #include "engine/base/reason.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
+#include "engine/formats/qcow2/geometry.h"
 #include "engine/image_format.h"
 
 namespace gabion::engine {
@@ -128,6 +129,11 @@ absl::Status Image::AddDependent() {
   }
   ++dependents_;
   return absl::OkStatus();
+}
+
+uint64_t Image::allocation_unit() const {
+  if (parts_.qcow2 == nullptr) return 0;
+  return qcow2::Geometry(parts_.qcow2->header()).subcluster_size();
 }
 
 absl::Status Image::health() const {

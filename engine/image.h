@@ -124,6 +124,8 @@ class Image final : private ImageRoot::Observer {
 
   // The image below, which this one is a user of; null: none.
   Image* backing() const { return parts_.backing; }
+  // Of a qcow2 image: what it allocates at least, in bytes. Else 0.
+  uint64_t allocation_unit() const;
   // Not OK: the image has turned out to be damaged, and refuses writes.
   absl::Status health() const;
 

@@ -316,7 +316,7 @@ void ShardServer::Admit(const std::string& export_name, Arrival arrival,
 
 void ShardServer::OnImageGrown(Image& image) {
   for (auto& [name, served] : exports_) {
-    if (served->image != &image) continue;
+    if (served->image != &image && !served->stack->Needs(image)) continue;
     ShowGrowth(*served);
     if (served->stack->KeepsScratch()) tasks_.Add(GrowScratch(name, served->incarnation));
   }

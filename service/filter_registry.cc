@@ -275,12 +275,24 @@ uint64_t MemoryOf(const Spec& spec, uint64_t otherwise) {
   return most == 0 ? otherwise : most;
 }
 
-engine::FilterOptions Cow(const FilterSpec& spec) {
-  engine::CowEntry cow;
-  if (spec.cow().block_size_bytes() != 0) cow.options.block_size = spec.cow().block_size_bytes();
-  cow.in_file = spec.cow().has_file();
-  cow.max_memory = MemoryOf(spec.cow(), cow.max_memory);
-  return cow;
+absl::StatusOr<engine::FilterOptions> Cow(const FilterSpec& spec, const FilterPlace& place) {
+  const v1::CowSpec& cow = spec.cow();
+  engine::CowEntry entry;
+  if (cow.has_image()) {
+    ASSIGN_OR_RETURN(entry.image, place.find_image(cow.image().image(),
+                                                   absl::StrCat(place.path, ".cow.image.image")));
+    return entry;
+  }
+  if (cow.block_size_bytes() != 0) entry.options.block_size = cow.block_size_bytes();
+  entry.in_file = cow.has_file();
+  entry.max_memory = MemoryOf(cow, entry.max_memory);
+  return entry;
+}
+
+absl::Status CheckCow(const FilterSpec& spec, const std::string& path) {
+  if (!spec.cow().has_image() || spec.cow().block_size_bytes() == 0) return absl::OkStatus();
+  return Invalid(absl::StrCat(path, ".cow.block_size_bytes"),
+                 "An image keeps changes in its own clusters.");
 }
 
 engine::FilterOptions Cache(const FilterSpec& spec) {
@@ -367,7 +379,7 @@ constexpr FilterKind kKinds[] = {
     {FilterSpec::kWriteProtect, false, false, WriteProtect, CheckWriteProtect},
     {FilterSpec::kSlice, false, false, Slice, CheckSlice},
     {FilterSpec::kResize, false, false, Resize, nullptr},
-    {FilterSpec::kCow, false, false, Cow, nullptr},
+    {FilterSpec::kCow, false, false, nullptr, CheckCow, Cow},
     {FilterSpec::kCache, false, false, Cache, CheckCache},
     {FilterSpec::kReadahead, false, false, Readahead, nullptr},
     {FilterSpec::kRetry, false, false, Retry, CheckRetry},
@@ -392,6 +404,12 @@ const FilterKind* FindFilterKind(const FilterSpec& spec) {
 std::string FilterKindName(const FilterSpec& spec) {
   const auto* const field = FilterSpec::descriptor()->FindFieldByNumber(spec.kind_case());
   return field == nullptr ? std::string() : field->name();
+}
+
+NamedImage ImageNamedBy(const FilterSpec& spec) {
+  if (spec.has_verify()) return {spec.verify().reference_image(), true};
+  if (spec.has_cow()) return {spec.cow().image().image(), true};
+  return {};
 }
 
 absl::StatusOr<engine::FilterOptions> ResolveFilter(const FilterSpec& spec,

@@ -52,6 +52,13 @@ const FilterKind* FindFilterKind(const v1::FilterSpec& spec);
 // What the field of FilterSpec is called, "write_protect"; empty without a kind.
 std::string FilterKindName(const v1::FilterSpec& spec);
 
+// The image, besides the export's, that a filter needs.
+struct NamedImage {
+  std::string name;         // images/{image}; empty: none
+  bool is_written = false;  // where what clients write reaches the filter
+};
+NamedImage ImageNamedBy(const v1::FilterSpec& spec);
+
 // What the engine is to do at `place`. REQUIRES: CheckFilterSpec() has nothing against `spec`.
 absl::StatusOr<engine::FilterOptions> ResolveFilter(const v1::FilterSpec& spec,
                                                     const FilterPlace& place);

@@ -126,6 +126,8 @@ std::string_view CollectionOf(std::string_view type) {
 
 std::string_view IdOf(std::string_view name) { return name.substr(name.rfind('/') + 1); }
 
+std::string_view CollectionOfName(std::string_view name) { return name.substr(0, name.find('/')); }
+
 std::string_view ParentOf(std::string_view name) {
   const size_t last = name.rfind('/');
   if (last == std::string_view::npos || last == 0) return {};

@@ -32,6 +32,9 @@ std::string_view CollectionOf(std::string_view type);
 // "a" of "images/a"; the last segment.
 std::string_view IdOf(std::string_view name);
 
+// The collection of a top-level resource: "images" of "images/a".
+std::string_view CollectionOfName(std::string_view name);
+
 // "exports/e" of "exports/e/connections/7": all but the last two segments; empty for flat names.
 std::string_view ParentOf(std::string_view name);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -29,30 +30,12 @@ using block::StagingPool;
 using block::WriteOptions;
 using block::ZeroOptions;
 
-// States of blocks.
-constexpr uint8_t kBelow = 0;  // the child's
-constexpr uint8_t kZeroed = 1;
-constexpr uint8_t kWritten = 2;  // in the scratch node
+constexpr uint8_t kBelow = CowState::kBelow;
+constexpr uint8_t kZeroed = CowState::kZeroed;
+constexpr uint8_t kWritten = CowState::kWritten;
 
-constexpr uint64_t kSmallestBlock = 512;
-constexpr uint64_t kLargestBlock = kMiB;
 constexpr uint64_t kStagingBudget = 16 * kMiB;
 constexpr std::size_t kPage = 4096;
-// About 300 MiB of memory.
-constexpr std::size_t kMostRuns = std::size_t{4} * 1024 * 1024;
-
-class State final : public CowState {
- public:
-  explicit State(const CowOptions& options) : block_size(options.block_size) {
-    CHECK(IsPowerOfTwo(block_size));
-    CHECK_GE(block_size, kSmallestBlock);
-    CHECK_LE(block_size, kLargestBlock);
-  }
-
-  const uint64_t block_size;
-  RunMap blocks;
-  uint64_t bytes_written = 0;
-};
 
 // (1) A block that is kWritten is whole in the scratch node, and stays kWritten while anybody holds
 //     a shared lock on it.
@@ -63,7 +46,7 @@ class State final : public CowState {
 class Cow final : public Filter {
  public:
   Cow(block::Node& child, Environment environment, const std::string& entry_id,
-      block::Node& scratch, State& state)
+      block::Node& scratch, CowState& state)
       : Filter(child, Derive(child.limits(), scratch.limits(), state.block_size, entry_id),
                std::move(environment)),
         entry_id_(entry_id),
@@ -72,11 +55,18 @@ class Cow final : public Filter {
         block_(state.block_size),
         lock_(this->environment().ready),
         staging_(this->environment().ready, kStagingBudget, kPage) {
-    CHECK(scratch.limits().writable);
+    CHECK(scratch.limits().writable || state.kept);
     for (const Limits* const limits : {&child.limits(), &scratch.limits()}) {
       CHECK_EQ(limits->alignment.value, 1u);
       CHECK_EQ(limits->memory_alignment, 1u);
     }
+  }
+
+  // What is kept here comes from nowhere below.
+  std::optional<ByteRange> OriginOf(ByteRange& range) const override {
+    const Piece piece = FirstPiece(range);
+    range = piece.range;
+    return piece.state == kBelow ? std::optional<ByteRange>(range) : std::nullopt;
   }
 
   Statistics GetStatistics() const override {
@@ -104,7 +94,7 @@ class Cow final : public Filter {
                        const std::string& entry_id) {
     Limits limits = child;
     limits.size = std::min(child.size, scratch.size);
-    limits.writable = true;
+    limits.writable = scratch.writable;
     limits.fast_zero = true;
     const block::FeatureSet own =
         Bit(block::Feature::kTrim) | Bit(block::Feature::kZero) | Bit(block::Feature::kFastZero);
@@ -124,12 +114,15 @@ class Cow final : public Filter {
     if (first.range.length == range.length) return ReadPiece(first, dst);
     return ReadPieces(range, dst);
   }
-  Task<absl::Status> DoWrite(ByteRange range, Bytes src, WriteOptions) override {
-    return WriteLocked(range, src);
+  Task<absl::Status> DoWrite(ByteRange range, Bytes src, WriteOptions options) override {
+    return WriteLocked(range, src, InScratch(options));
   }
   Task<absl::Status> DoZero(ByteRange range, ZeroOptions options) override;
   Task<absl::Status> DoDiscard(ByteRange range) override;
-  Task<absl::Status> DoFlush() override { return absl::OkStatus(); }
+  Task<absl::Status> DoFlush() override {
+    if (!state_.kept) return absl::OkStatus();
+    return scratch_.Flush();
+  }
   Task<absl::Status> DoCache(ByteRange range) override { return child().Cache(range); }
   Task<absl::StatusOr<ExtentList>> DoBlockStatus(ByteRange range, std::size_t max_extents) override;
   Task<absl::Status> DoResize(ByteCount) override {
@@ -137,6 +130,10 @@ class Cow final : public Filter {
   }
   Task<absl::Status> DoClose() override { return absl::OkStatus(); }
 
+  // Only what is kept can be durable.
+  WriteOptions InScratch(WriteOptions options) const {
+    return {.durable = options.durable && state_.kept};
+  }
   Piece FirstPiece(ByteRange range) const {
     const RunMap::Run run = state_.blocks.Find(range.offset.value / block_);
     const uint64_t end = range.end().value;
@@ -157,25 +154,30 @@ class Cow final : public Filter {
   Split SplitBlocks(ByteRange range) const;
   // An error if the map would take too much memory.
   absl::Status CheckRoom() const {
-    if (state_.blocks.size() < kMostRuns) return absl::OkStatus();
+    if (state_.blocks.size() < CowState::kMostRuns) return absl::OkStatus();
     return Blame(absl::ResourceExhaustedError(
         "the scratch space is in too many pieces; larger blocks would make fewer"));
   }
 
   Task<absl::Status> ReadPiece(Piece piece, MutableBytes dst);
   Task<absl::Status> ReadPieces(ByteRange range, MutableBytes dst);
-  Task<absl::Status> WriteLocked(ByteRange range, Bytes src);
-  Task<absl::Status> WriteExclusive(ByteRange range, Bytes src);
-  Task<absl::Status> WritePart(ByteRange part, Bytes src);
-  Task<absl::Status> WriteWhole(ByteRange range, Bytes src);
+  Task<absl::Status> WriteLocked(ByteRange range, Bytes src, WriteOptions options);
+  Task<absl::Status> WriteExclusive(ByteRange range, Bytes src, WriteOptions options);
+  Task<absl::Status> WritePart(ByteRange part, Bytes src, WriteOptions options);
+  Task<absl::Status> WriteWhole(ByteRange range, Bytes src, WriteOptions options);
   Task<absl::Status> ZeroPart(ByteRange part, ZeroOptions options);
   Task<absl::Status> ZeroWhole(ByteRange range, ZeroOptions options);
+  // Writes whole blocks, or parts of kWritten ones.
+  Task<absl::Status> WriteScratch(ByteRange range, Bytes src, WriteOptions options);
+  // A change of the scratch node has failed half-way. What it keeps of it all the same will be
+  // there next time, so that it has to be seen now, too.
+  Task<void> SeeWhatIsKept(ByteRange range);
   // Fills `staged` with what the block `whole`, which is not kWritten, reads as.
   Task<absl::Status> Complete(ByteRange whole, MutableBytes staged);
 
   const std::string entry_id_;
   block::Node& scratch_;
-  State& state_;
+  CowState& state_;
   const uint64_t block_;
   RangeLock lock_;
   StagingPool staging_;
@@ -217,7 +219,7 @@ Task<absl::Status> Cow::ReadPieces(ByteRange range, MutableBytes dst) {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Cow::WriteLocked(ByteRange range, Bytes src) {
+Task<absl::Status> Cow::WriteLocked(ByteRange range, Bytes src, WriteOptions options) {
   const ByteRange outer = BlocksAround(range);
   const Split split = SplitBlocks(range);
   const bool in_parts = !split.head.empty() || !split.tail.empty();
@@ -227,31 +229,51 @@ Task<absl::Status> Cow::WriteLocked(ByteRange range, Bytes src) {
     const bool parts_are_written = (split.head.empty() || StateAt(split.head) == kWritten) &&
                                    (split.tail.empty() || StateAt(split.tail) == kWritten);
     if (!in_parts || parts_are_written) {
-      absl::Status status = co_await WriteWhole(range, src);
+      absl::Status status = co_await WriteWhole(range, src, options);
       co_return status;
     }
   }
   const RangeLock::Guard guard = co_await lock_.Acquire(outer, RangeLockMode::kExclusive);
-  absl::Status status = co_await WriteExclusive(range, src);
+  absl::Status status = co_await WriteExclusive(range, src, options);
   co_return status;
 }
 
-Task<absl::Status> Cow::WriteExclusive(ByteRange range, Bytes src) {
+Task<absl::Status> Cow::WriteExclusive(ByteRange range, Bytes src, WriteOptions options) {
   const Split split = SplitBlocks(range);
   const Bytes head = src.first(split.head.length.value);
   const Bytes middle = src.subspan(head.size(), split.middle.length.value);
   const Bytes tail = src.last(split.tail.length.value);
-  if (!head.empty()) CO_RETURN_IF_ERROR(co_await WritePart(split.head, head));
-  if (!middle.empty()) CO_RETURN_IF_ERROR(co_await WriteWhole(split.middle, middle));
-  if (!tail.empty()) CO_RETURN_IF_ERROR(co_await WritePart(split.tail, tail));
+  if (!head.empty()) CO_RETURN_IF_ERROR(co_await WritePart(split.head, head, options));
+  if (!middle.empty()) CO_RETURN_IF_ERROR(co_await WriteWhole(split.middle, middle, options));
+  if (!tail.empty()) CO_RETURN_IF_ERROR(co_await WritePart(split.tail, tail, options));
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Cow::WriteWhole(ByteRange range, Bytes src) {
-  CO_RETURN_IF_ERROR(co_await scratch_.Write(range, src, WriteOptions{}));
-  Mark(range, kWritten);
+Task<absl::Status> Cow::WriteWhole(ByteRange range, Bytes src, WriteOptions options) {
+  CO_RETURN_IF_ERROR(co_await WriteScratch(range, src, options));
   state_.bytes_written += src.size();
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> Cow::WriteScratch(ByteRange range, Bytes src, WriteOptions options) {
+  const absl::Status written = co_await scratch_.Write(range, src, options);
+  if (written.ok()) {
+    Mark(range, kWritten);
+  } else {
+    co_await SeeWhatIsKept(range);
+  }
+  co_return written;
+}
+
+Task<void> Cow::SeeWhatIsKept(ByteRange range) {
+  if (!state_.kept) co_return;
+  const ByteRange blocks = BlocksAround(range);
+  const absl::Status learned = co_await LearnBlocks(scratch_, blocks, state_, environment().ready);
+  if (learned.ok()) co_return;
+  environment().logger.Log(
+      LogLevel::kError, "filters",
+      absl::StrCat(environment().where, ": what is kept of ", range.length.value, " bytes at ",
+                   range.offset.value, " is not known: ", learned.message()));
 }
 
 Task<absl::Status> Cow::Complete(ByteRange whole, MutableBytes staged) {
@@ -260,9 +282,9 @@ Task<absl::Status> Cow::Complete(ByteRange whole, MutableBytes staged) {
   return absl::OkStatus();
 }
 
-Task<absl::Status> Cow::WritePart(ByteRange part, Bytes src) {
+Task<absl::Status> Cow::WritePart(ByteRange part, Bytes src, WriteOptions options) {
   if (StateAt(part) == kWritten) {
-    absl::Status status = co_await WriteWhole(part, src);
+    absl::Status status = co_await WriteWhole(part, src, options);
     co_return status;
   }
   const ByteRange whole = BlocksAround(part);
@@ -270,14 +292,15 @@ Task<absl::Status> Cow::WritePart(ByteRange part, Bytes src) {
   const MutableBytes staged = buffer.bytes();
   CO_RETURN_IF_ERROR(co_await Complete(whole, staged));
   std::memcpy(staged.data() + (part.offset - whole.offset).value, src.data(), src.size());
-  CO_RETURN_IF_ERROR(co_await scratch_.Write(whole, staged, WriteOptions{}));
-  Mark(whole, kWritten);
+  CO_RETURN_IF_ERROR(co_await WriteScratch(whole, staged, options));
   state_.bytes_written += src.size();
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> Cow::DoZero(ByteRange range, ZeroOptions options) {
   CO_RETURN_IF_ERROR(CheckRoom());
+  options.durable = options.durable && state_.kept;
+  options.own = state_.kept;
   const ByteRange outer = BlocksAround(range);
   const Split split = SplitBlocks(range);
   const RangeLock::Guard guard = co_await lock_.Acquire(outer, RangeLockMode::kExclusive);
@@ -295,11 +318,14 @@ Task<absl::Status> Cow::DoZero(ByteRange range, ZeroOptions options) {
 }
 
 Task<absl::Status> Cow::ZeroWhole(ByteRange range, ZeroOptions options) {
-  if (!options.may_unmap) {
-    options.durable = false;
-    CO_RETURN_IF_ERROR(co_await scratch_.Zero(range, options));
-    Mark(range, kWritten);
-    co_return absl::OkStatus();
+  if (!options.may_unmap || state_.kept) {
+    const absl::Status zeroed = co_await scratch_.Zero(range, options);
+    if (zeroed.ok()) {
+      Mark(range, kWritten);
+    } else {
+      co_await SeeWhatIsKept(range);
+    }
+    co_return zeroed;
   }
   std::vector<ByteRange> written;
   for (ByteRange rest = range; !rest.empty();) {
@@ -320,8 +346,8 @@ Task<absl::Status> Cow::ZeroPart(ByteRange part, ZeroOptions options) {
   const uint8_t state = StateAt(part);
   if (state == kZeroed && options.may_unmap) co_return absl::OkStatus();
   if (state == kWritten) {
-    const ZeroOptions within{.may_unmap = options.may_unmap};
-    absl::Status status = co_await scratch_.Zero(part, within);
+    options.fast_only = false;
+    absl::Status status = co_await scratch_.Zero(part, options);
     co_return status;
   }
   const ByteRange whole = BlocksAround(part);
@@ -330,12 +356,12 @@ Task<absl::Status> Cow::ZeroPart(ByteRange part, ZeroOptions options) {
   CO_RETURN_IF_ERROR(co_await Complete(whole, staged));
   std::memset(staged.data() + (part.offset - whole.offset).value, 0, part.length.value);
   if (options.may_unmap && block::IsZero(staged)) {
-    Mark(whole, kZeroed);
-    co_return absl::OkStatus();
+    absl::Status status = co_await ZeroWhole(whole, options);
+    co_return status;
   }
-  CO_RETURN_IF_ERROR(co_await scratch_.Write(whole, staged, WriteOptions{}));
-  Mark(whole, kWritten);
-  co_return absl::OkStatus();
+  const WriteOptions durability{.durable = options.durable};
+  absl::Status status = co_await WriteScratch(whole, staged, durability);
+  co_return status;
 }
 
 // Parts of blocks stay as they are.
@@ -344,7 +370,8 @@ Task<absl::Status> Cow::DoDiscard(ByteRange range) {
   if (whole.empty()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(CheckRoom());
   const RangeLock::Guard guard = co_await lock_.Acquire(whole, RangeLockMode::kExclusive);
-  absl::Status status = co_await ZeroWhole(whole, ZeroOptions{});
+  const ZeroOptions options{.own = state_.kept};
+  absl::Status status = co_await ZeroWhole(whole, options);
   co_return status;
 }
 
@@ -353,11 +380,12 @@ Task<absl::StatusOr<ExtentList>> Cow::DoBlockStatus(ByteRange range, std::size_t
   while (!range.empty() && list.size() < max_extents) {
     const Piece piece = FirstPiece(range);
     ByteOffset end = piece.range.end();
-    if (piece.state == kBelow) {
-      CO_ASSIGN_OR_RETURN(const ExtentList below,
-                          co_await child().BlockStatus(piece.range, max_extents - list.size()));
-      end = below.back().range.end();
-      for (const Extent& extent : below) block::AppendExtent(list, extent);
+    if (piece.state == kBelow || state_.kept) {
+      block::Node& holder = piece.state == kBelow ? child() : scratch_;
+      CO_ASSIGN_OR_RETURN(const ExtentList told,
+                          co_await holder.BlockStatus(piece.range, max_extents - list.size()));
+      end = told.back().range.end();
+      for (const Extent& extent : told) block::AppendExtent(list, extent);
       if (end < piece.range.end()) break;
     } else {
       const ExtentKind kind = piece.state == kWritten ? ExtentKind::kData : ExtentKind::kZero;
@@ -370,16 +398,9 @@ Task<absl::StatusOr<ExtentList>> Cow::DoBlockStatus(ByteRange range, std::size_t
 
 }  // namespace
 
-std::unique_ptr<CowState> NewCowState(const CowOptions& options) {
-  return std::make_unique<State>(options);
-}
-
 std::unique_ptr<Filter> NewCow(block::Node& child, Environment environment,
-                               const std::string& entry_id, block::Node& scratch, CowState& state,
-                               const CowOptions& options) {
-  State& known = static_cast<State&>(state);
-  CHECK_EQ(known.block_size, uint64_t{options.block_size});
-  return std::make_unique<Cow>(child, std::move(environment), entry_id, scratch, known);
+                               const std::string& entry_id, block::Node& scratch, CowState& state) {
+  return std::make_unique<Cow>(child, std::move(environment), entry_id, scratch, state);
 }
 
 }  // namespace gabion::filters

@@ -86,6 +86,7 @@ absl::StatusOr<std::unique_ptr<Domain>> Domain::Open(engine::Engine& engine, Met
   RETURN_IF_ERROR(domain->pools_.Open(pools));
   RETURN_IF_ERROR(domain->observer_.Start());
   domain->Observe();
+  RETURN_IF_ERROR(domain->filters_.Load());
   RETURN_IF_ERROR(domain->exports_.Load());
   RETURN_IF_ERROR(domain->images_.Recover());
   RETURN_IF_ERROR(domain->filters_.Recover());

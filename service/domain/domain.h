@@ -84,9 +84,9 @@ class Domain {
 
   ChangeFeed feed_;
   ResourceLocks locks_;
-  ExportIndex index_;
   ImageChains chains_;
   FilterAttachments attachments_;
+  ExportIndex index_{attachments_};
   PageTokens tokens_;
   RequestLog requests_;
   OperationManager operations_;

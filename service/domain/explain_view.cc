@@ -55,6 +55,9 @@ std::string StepReason(const ExplainedStep& step, const Told::Step& told) {
                           DepthText(step.shown), ".");
     case Effect::kMadeUp:
       return absl::StrCat(subject, " reaches beyond the end of the disk below: zeroes.");
+    case Effect::kKept:
+      return absl::StrCat(subject, " keeps this apart from what is below, as ",
+                          KindText(step.shown.kind), " of ", DepthText(step.shown), ".");
   }
   return "";
 }
@@ -71,6 +74,8 @@ Told::Effect EffectOf(Effect effect) {
       return Told::EFFECT_FORCED;
     case Effect::kMadeUp:
       return Told::EFFECT_MADE_UP;
+    case Effect::kKept:
+      return Told::EFFECT_KEPT;
   }
   return Told::EFFECT_UNSPECIFIED;
 }
@@ -191,9 +196,11 @@ std::string Summary(const Told& told) {
   std::string summary = told.layers_size() > 0 ? told.layers(told.layers_size() - 1).reason()
                                                : told.steps(told.steps_size() - 1).reason();
   for (const Told::Step& step : told.steps()) {
-    const bool matters =
-        step.effect() == Told::EFFECT_FORCED || step.effect() == Told::EFFECT_SHIFTED;
-    if (matters) absl::StrAppend(&summary, " ", step.reason());
+    const bool is_last = told.layers_size() == 0 && &step == &*told.steps().rbegin();
+    const bool matters = step.effect() == Told::EFFECT_FORCED ||
+                         step.effect() == Told::EFFECT_SHIFTED ||
+                         step.effect() == Told::EFFECT_KEPT;
+    if (matters && !is_last) absl::StrAppend(&summary, " ", step.reason());
   }
   if (told.has_advertised() && told.advertised().rule() != Told::RULE_UNIFORM) {
     absl::StrAppend(&summary, " ", told.advertised().reason());

@@ -72,11 +72,10 @@ absl::StatusOr<v1::Export> ExportManager::Update(const v1::UpdateExportRequest& 
   // The source cannot change, so that it is known before the locks are held.
   ASSIGN_OR_RETURN(const std::optional<StoredExport> seen, records_.Find(name));
   if (!seen.has_value() && !request.allow_missing()) return NotFound(kExportType, name);
-  std::vector<std::string> around = Around(seen.has_value() ? seen->resource : request.export_());
-  const std::vector<std::string> named = FiltersOf(request.export_());
-  around.insert(around.end(), named.begin(), named.end());
-  ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
-                   context_.locks.LockFor(call.patience, {name}, around));
+  v1::Export asked = request.export_();
+  if (seen.has_value()) asked.set_source(seen->resource.source());
+  if (seen.has_value()) asked.set_nbd_name(seen->resource.nbd_name());
+  ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, LockAround(name, {&asked}, call.patience));
   RETURN_IF_ERROR(SettleChange(name));
   ASSIGN_OR_RETURN(const std::optional<StoredExport> before, records_.Find(name));
   if (before.has_value() != seen.has_value()) {
@@ -128,10 +127,10 @@ absl::StatusOr<v1::Export> ExportManager::Bring(const StoredExport& before, cons
   if (!MessageDifferencer::Equals(before.resource, stack)) {
     RETURN_IF_ERROR(serving_.CheckStack(after, change.fields));
   }
-  if (WritesToSource(after) && !WritesToSource(before.resource)) {
-    RETURN_IF_ERROR(images_.CheckNotWorkedOn(after.source()));
-    RETURN_IF_ERROR(images_.CheckNothingStandsOn(after.source()));
-  }
+  std::set<std::string> written = WrittenBy(after);
+  for (const std::string& image : WrittenBy(before.resource)) written.erase(image);
+  for (const std::string& image : written) RETURN_IF_ERROR(images_.CheckNotWorkedOn(image));
+  RETURN_IF_ERROR(CheckWritable(written));
   const bool failed = before.resource.state() == v1::Export::STATE_FAILED;
   if (!changed && !failed) return AnswerAsItIs(shown, call);
   if (changed) {
@@ -156,15 +155,15 @@ absl::StatusOr<v1::Export> ExportManager::Apply(const StoredExport& before, v1::
   *intent.mutable_update_export() = before.resource;
   std::vector<Mutation> steps = {Intents::Writing(name, intent)};
   RequestLog::Begin(call, &steps);
-  context_.attachments.Tell(name, FiltersOf(after));
+  context_.attachments.Tell(name, AttachedTo(after));
   Mutation save = records_.Saving(after, before.revision);
   const absl::StatusOr<StoredExport> begun =
       records_.Commit(std::move(steps), std::move(save), std::move(after));
   if (!begun.ok()) {
     const absl::StatusOr<StoredExport> now = records_.Get(name);
     if (now.ok() && now->revision == before.revision) {  // it was not written for certain
-      context_.attachments.Tell(name, FiltersOf(before.resource));
-      context_.attachments.Settle(name);
+      context_.attachments.Tell(name, AttachedTo(before.resource));
+      SettleAttachments(name);
     }
     return begun.status();
   }

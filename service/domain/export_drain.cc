@@ -14,6 +14,7 @@
 #include "service/domain/filter_stack.h"
 #include "service/domain/identity.h"
 #include "service/errors.h"
+#include "service/names.h"
 
 namespace gabion::service {
 namespace {
@@ -83,7 +84,7 @@ class DrainJob final : public Job {
     }
     if (row->resource.uid() != export_.uid()) return outcome;
     context_.index.Link(export_.name(), export_.source());
-    context_.attachments.Tell(export_.name(), FiltersOf(export_));
+    context_.attachments.Tell(export_.name(), AttachedTo(export_));
     TouchFilters(&outcome);
     v1::Export back = row->resource;
     back.clear_operation();
@@ -112,10 +113,10 @@ class DrainJob final : public Job {
     return absl::InternalError(absl::StrCat(export_.name(), " is another export by now."));
   }
 
-  // The filters that have an attachment less, or have it again.
+  // The filters and images that have an attachment less, or have it again.
   void TouchFilters(JobOutcome* outcome) const {
-    for (const std::string& filter : context_.attachments.Changed(export_.name())) {
-      outcome->steps.push_back(Touch(kFilters, filter));
+    for (const std::string& name : context_.attachments.Changed(export_.name())) {
+      outcome->steps.push_back(Touch(CollectionOfName(name), name));
     }
   }
 

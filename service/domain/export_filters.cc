@@ -97,10 +97,10 @@ absl::StatusOr<ExportManager::StoredExport> ExportManager::RowToChange(const std
 absl::StatusOr<v1::Export> ExportManager::AttachFilter(const v1::AttachFilterRequest& request,
                                                        const Call& call) {
   ASSIGN_OR_RETURN(const StoredExport seen, records_.Get(request.name()));
-  std::vector<std::string> around = Around(seen.resource);
-  if (request.entry().has_filter()) around.push_back(request.entry().filter());
+  v1::Export asked = seen.resource;
+  *asked.add_filter_stack() = request.entry();
   ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
-                   context_.locks.LockFor(call.patience, {request.name()}, around));
+                   LockAround(request.name(), {&asked}, call.patience));
   ASSIGN_OR_RETURN(const StoredExport before, RowToChange(request.name(), request.etag()));
   v1::Export after = before.resource;
   RETURN_IF_ERROR(Insert(request, &after));
@@ -118,7 +118,7 @@ absl::StatusOr<v1::Export> ExportManager::DetachFilter(const v1::DetachFilterReq
                                                        const Call& call) {
   ASSIGN_OR_RETURN(const StoredExport seen, records_.Get(request.name()));
   ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
-                   context_.locks.LockFor(call.patience, {request.name()}, Around(seen.resource)));
+                   LockAround(request.name(), {&seen.resource}, call.patience));
   ASSIGN_OR_RETURN(const StoredExport before, RowToChange(request.name(), request.etag()));
   const v1::Export shown = Show({before.resource}).front();
   v1::Export after = before.resource;
@@ -136,17 +136,24 @@ absl::StatusOr<v1::Export> ExportManager::DetachFilter(const v1::DetachFilterReq
   return Bring(before, shown, std::move(after), ChangeAskedBy(request), call);
 }
 
-bool ExportManager::WritesToSource(const v1::Export& exported) const {
-  if (exported.read_only()) return false;
+std::optional<v1::FilterSpec> ExportManager::FindFilterSpec(const std::string& name) const {
   const Records<v1::Filter> filters(context_.store, kFilters, kFilterType);
-  const auto keeps_apart = [&](const v1::FilterStackEntry& entry) {
-    if (entry.bypassed()) return false;
-    if (entry.has_spec()) return entry.spec().has_cow();
-    const absl::StatusOr<Stored<v1::Filter>> filter = filters.Get(entry.filter());
-    return filter.ok() && filter->resource.spec().has_cow();
-  };
-  const auto& stack = exported.filter_stack();
-  return std::none_of(stack.begin(), stack.end(), keeps_apart);
+  absl::StatusOr<Stored<v1::Filter>> filter = filters.Get(name);
+  if (!filter.ok()) return std::nullopt;
+  return std::move(*filter->resource.mutable_spec());
+}
+
+std::set<std::string> ExportManager::WrittenBy(const v1::Export& exported,
+                                               const FilterChange& change) const {
+  return ImagesWrittenBy(exported, [&](const std::string& name) {
+    const bool is_other = change.instead != nullptr && change.instead->name() == name;
+    return is_other ? std::optional<v1::FilterSpec>(change.instead->spec()) : FindFilterSpec(name);
+  });
+}
+
+absl::Status ExportManager::CheckWritable(const std::set<std::string>& images) const {
+  for (const std::string& image : images) RETURN_IF_ERROR(images_.CheckNothingStandsOn(image));
+  return absl::OkStatus();
 }
 
 absl::Status ExportManager::SettleChanges(const std::vector<std::string>& names) {
@@ -165,6 +172,10 @@ absl::Status ExportManager::CheckFilter(const std::vector<std::string>& names,
     ASSIGN_OR_RETURN(const std::optional<StoredExport> stored, records_.Find(name));
     if (!stored.has_value()) continue;
     to.fields = FieldsOf(stored->resource, after);
+    std::set<std::string> written = WrittenBy(stored->resource, to);
+    for (const std::string& image : WrittenBy(stored->resource, from)) written.erase(image);
+    const absl::Status writable = CheckWritable(written);
+    if (!writable.ok()) return WithMetadata(writable, {{"export", name}});
     const ExportServing::State planned = serving_.Check(stored->resource, to);
     if (planned.ok() || !serving_.Check(stored->resource, from).ok()) continue;
     return WithMetadata(planned.status(), {{"export", name}});

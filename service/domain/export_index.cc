@@ -1,5 +1,7 @@
 #include "service/domain/export_index.h"
 
+#include <utility>
+
 namespace gabion::service {
 
 std::optional<std::string> ExportIndex::Add(const std::string& export_name,
@@ -49,11 +51,25 @@ void ExportIndex::UnlinkLocked(const std::string& export_name, Entry* entry) {
   entry->image.clear();
 }
 
-std::vector<std::string> ExportIndex::ExportsOf(const std::string& image) const {
+// The exports that serve the image, and those of `users` that are still exports of their images.
+std::vector<std::string> ExportIndex::WithThoseOf(const std::string& image,
+                                                  std::set<std::string> users) const {
   const std::lock_guard lock(mutex_);
+  std::erase_if(users, [&](const std::string& name) {
+    const auto found = exports_.find(name);
+    return found == exports_.end() || found->second.image.empty();
+  });
   const auto found = by_image_.find(image);
-  if (found == by_image_.end()) return {};
-  return {found->second.begin(), found->second.end()};
+  if (found != by_image_.end()) users.insert(found->second.begin(), found->second.end());
+  return {users.begin(), users.end()};
+}
+
+std::vector<std::string> ExportIndex::ExportsOf(const std::string& image) const {
+  return WithThoseOf(image, attachments_.UsersOf(image));
+}
+
+std::vector<std::string> ExportIndex::ToldExportsOf(const std::string& image) const {
+  return WithThoseOf(image, attachments_.ToldUsersOf(image));
 }
 
 std::optional<std::string> ExportIndex::OwnerOf(const std::string& nbd_name) const {

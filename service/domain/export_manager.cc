@@ -129,9 +129,7 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   RETURN_IF_ERROR(CheckIsBuilt(exported));
   RETURN_IF_ERROR(images_.ActiveSpec(exported.source(), "export.source").status());
   RETURN_IF_ERROR(images_.CheckNotWorkedOn(exported.source()));
-  if (WritesToSource(exported)) {
-    RETURN_IF_ERROR(images_.CheckNothingStandsOn(exported.source()));
-  }
+  RETURN_IF_ERROR(CheckWritable(WrittenBy(exported)));
   RETURN_IF_ERROR(serving_.CheckStack(exported));
   RETURN_IF_ERROR(CheckNames(exported));
   RETURN_IF_ERROR(CheckCount(max_exports_ - 1));
@@ -143,17 +141,38 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   return exported;
 }
 
-// Its image, its filters, and the export that has its wire name. That one may be on its way out:
+// Its images, its filters, and the export that has its wire name. That one may be on its way out:
 // its row is gone before its names are free, both under its lock, so that who saw the row gone gets
 // the name.
-std::vector<std::string> ExportManager::Around(const v1::Export& exported) const {
-  std::vector<std::string> names = FiltersOf(exported);
-  names.push_back(exported.source());
+std::set<std::string> ExportManager::Around(const v1::Export& exported) const {
+  const std::vector<std::string> attached = AttachedTo(exported);
+  std::set<std::string> names(attached.begin(), attached.end());
+  for (const std::string& filter : FiltersOf(exported)) {
+    const std::optional<v1::FilterSpec> spec = FindFilterSpec(filter);
+    if (!spec.has_value()) continue;
+    for (std::string& image : ImagesOf(*spec)) names.insert(std::move(image));
+  }
+  names.insert(exported.source());
   const std::string& nbd_name = exported.nbd_name();
   const std::optional<std::string> owner =
       context_.index.OwnerOf(nbd_name.empty() ? std::string(IdOf(exported.name())) : nbd_name);
-  if (owner.has_value()) names.push_back(*owner);
+  if (owner.has_value()) names.insert(*owner);
   return names;
+}
+
+// A filter keeps its images while it is locked: once it is, it is known whether one was missed.
+absl::StatusOr<ResourceLocks::Guard> ExportManager::LockAround(
+    const std::string& name, const std::vector<const v1::Export*>& versions,
+    const Patience& patience) const {
+  for (;;) {
+    std::set<std::string> around;
+    for (const v1::Export* const exported : versions) around.merge(Around(*exported));
+    const std::vector<std::string> shared(around.begin(), around.end());
+    ASSIGN_OR_RETURN(ResourceLocks::Guard guard, context_.locks.LockFor(patience, {name}, shared));
+    std::set<std::string> now;
+    for (const v1::Export* const exported : versions) now.merge(Around(*exported));
+    if (std::includes(around.begin(), around.end(), now.begin(), now.end())) return guard;
+  }
 }
 
 absl::Status ExportManager::CheckNames(const v1::Export& exported) const {
@@ -175,7 +194,7 @@ absl::Status ExportManager::TakeNames(const v1::Export& exported) {
   const std::optional<std::string> other =
       context_.index.Add(exported.name(), exported.nbd_name(), exported.source());
   if (other.has_value() && *other != exported.name()) return NameInUse(*other);
-  context_.attachments.Tell(exported.name(), FiltersOf(exported));
+  context_.attachments.Tell(exported.name(), AttachedTo(exported));
   return absl::OkStatus();
 }
 
@@ -185,8 +204,8 @@ void ExportManager::FreeNames(const std::string& name) {
 }
 
 void ExportManager::TouchFilters(const std::string& name, std::vector<Mutation>* steps) const {
-  for (const std::string& filter : context_.attachments.Changed(name)) {
-    steps->push_back(Touch(kFilters, filter));
+  for (const std::string& other : context_.attachments.Changed(name)) {
+    steps->push_back(Touch(CollectionOfName(other), other));
   }
 }
 
@@ -195,7 +214,7 @@ absl::StatusOr<v1::Export> ExportManager::Create(const v1::CreateExportRequest& 
   v1::Export asked = request.export_();
   asked.set_name(MakeName(kExports, request.export_id()));
   ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
-                   context_.locks.LockFor(call.patience, {asked.name()}, Around(asked)));
+                   LockAround(asked.name(), {&asked}, call.patience));
   ASSIGN_OR_RETURN(v1::Export exported, NewExport(request));
   return Establish(std::move(exported), call);
 }
@@ -252,7 +271,7 @@ absl::StatusOr<v1::Export> ExportManager::Settle(const std::string& request, con
   TouchFilters(row.name(), &steps);
   steps.push_back(records_.Saving(row, revision));
   RETURN_IF_ERROR(CommitOrAgain(row.name(), steps));
-  context_.attachments.Settle(row.name());
+  SettleAttachments(row.name());
   return told;
 }
 
@@ -273,21 +292,35 @@ absl::Status ExportManager::TakeBack(const std::string& request, const StoredExp
     steps.push_back(Touch(kImages, stored.resource.source()));  // a dependent less
   }
   const std::string& name = stored.resource.name();
-  context_.attachments.Tell(name, row == nullptr ? std::vector<std::string>() : FiltersOf(*row));
+  context_.attachments.Tell(name, row == nullptr ? std::vector<std::string>() : AttachedTo(*row));
   TouchFilters(name, &steps);
   steps.push_back(row == nullptr ? records_.Erasing(stored)
                                  : records_.Saving(*row, stored.revision));
   RETURN_IF_ERROR(CommitOrAgain(name, steps));
-  context_.attachments.Settle(name);
+  SettleAttachments(name);
   if (row == nullptr) Forget(stored.resource);
   return absl::OkStatus();
 }
 
+// An image that has an export less may have waited for that.
+void ExportManager::SettleAttachments(const std::string& name) {
+  const std::vector<std::string> changed = context_.attachments.Changed(name);
+  context_.attachments.Settle(name);
+  ReleaseImages(changed);
+}
+
+void ExportManager::ReleaseImages(const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (CollectionOfName(name) == kImages) images_.Released(name);
+  }
+}
+
 void ExportManager::Forget(const v1::Export& exported) {
+  const std::set<std::string> around = Around(exported);
   FreeNames(exported.name());
   context_.conditions.Forget(exported.uid());
   reconciler_.Remove(exported.name());
-  images_.Released(exported.source());
+  ReleaseImages({around.begin(), around.end()});
 }
 
 absl::Status ExportManager::CheckExists(const std::string& name) const {

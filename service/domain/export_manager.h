@@ -62,6 +62,8 @@ class ExportManager {
   // names the export. Those that it was tried with are added to `done`.
   absl::Status ChangeFilter(const std::vector<std::string>& names, const v1::Filter& filter,
                             const FilterChange& change, std::vector<std::string>* done) const;
+  // Those of `names` that are images may not be needed any more.
+  void ReleaseImages(const std::vector<std::string>& names);
   // What cannot be served because of the filter may be able to now.
   void FilterChanged(const std::vector<std::string>& names);
   // The images that they serve.
@@ -87,10 +89,20 @@ class ExportManager {
 
  private:
   absl::StatusOr<v1::Export> NewExport(const v1::CreateExportRequest& request) const;
-  // Whether what clients write reaches the image. A filter of the kind cow keeps it apart.
-  bool WritesToSource(const v1::Export& exported) const;
+  std::optional<v1::FilterSpec> FindFilterSpec(const std::string& name) const;
+  // ImagesWrittenBy(), with the filter that `change` has instead of the one that there is.
+  std::set<std::string> WrittenBy(const v1::Export& exported,
+                                  const FilterChange& change = {}) const;
+  // Errors of images that cannot become ones that an export writes to.
+  absl::Status CheckWritable(const std::set<std::string>& images) const;
   // What must not change while `exported` is made, besides itself: names for a shared lock.
-  std::vector<std::string> Around(const v1::Export& exported) const;
+  std::set<std::string> Around(const v1::Export& exported) const;
+  // Locks `name` alone, and what is around `versions` of the export.
+  absl::StatusOr<ResourceLocks::Guard> LockAround(const std::string& name,
+                                                  const std::vector<const v1::Export*>& versions,
+                                                  const Patience& patience) const;
+  // What was told of the export's filters holds.
+  void SettleAttachments(const std::string& name);
   absl::Status CheckNames(const v1::Export& exported) const;
   absl::Status TakeNames(const v1::Export& exported);
   // TOO_MANY_EXPORTS unless there are at most `most`.

@@ -17,7 +17,7 @@ absl::Status ExportManager::Load() {
       // What a change that was cut off has attached and let go of may not have been told.
       ASSIGN_OR_RETURN(const auto intent, context_.intents.Find(row.name()));
       if (intent.has_value() && intent->has_update_export()) {
-        context_.attachments.Tell(row.name(), FiltersOf(intent->update_export()));
+        context_.attachments.Tell(row.name(), AttachedTo(intent->update_export()));
       }
     }
     RETURN_IF_ERROR(TakeNames(row));
@@ -77,10 +77,9 @@ absl::Status ExportManager::RecoverChange(const StoredExport& stored,
   const bool creates = intent.create_export();
   // Taking it back may have begun.
   context_.index.Link(row.name(), row.source());
-  context_.attachments.Tell(row.name(), FiltersOf(row));
+  context_.attachments.Tell(row.name(), AttachedTo(row));
   // While its taking back could not be written, somebody may have put an image on the source.
-  const absl::Status writable =
-      WritesToSource(row) ? images_.CheckNothingStandsOn(row.source()) : absl::OkStatus();
+  const absl::Status writable = CheckWritable(WrittenBy(row));
   const ExportServing::State state =
       writable.ok() ? serving_.ServeOrChange(row) : ExportServing::State(writable);
   context_.logger.Log(

@@ -4,6 +4,8 @@
 #include <iterator>
 #include <utility>
 
+#include "service/names.h"
+
 namespace gabion::service {
 
 void FilterAttachments::Attach(const std::string& export_name, Names attached) {
@@ -19,16 +21,16 @@ void FilterAttachments::Attach(const std::string& export_name, Names attached) {
 }
 
 void FilterAttachments::Tell(const std::string& export_name,
-                             const std::vector<std::string>& filters) {
+                             const std::vector<std::string>& attached) {
   const std::lock_guard lock(mutex_);
   Entry& entry = exports_[export_name];
-  Names told(filters.begin(), filters.end());
+  Names told(attached.begin(), attached.end());
   std::set_symmetric_difference(told.begin(), told.end(), entry.told.begin(), entry.told.end(),
                                 std::inserter(entry.changed, entry.changed.end()));
   entry.told = std::move(told);
-  Names attached = entry.attached;
-  attached.insert(filters.begin(), filters.end());
-  Attach(export_name, std::move(attached));
+  Names both = entry.attached;
+  both.insert(attached.begin(), attached.end());
+  Attach(export_name, std::move(both));
 }
 
 void FilterAttachments::Settle(const std::string& export_name) {
@@ -55,22 +57,48 @@ std::vector<std::string> FilterAttachments::Changed(const std::string& export_na
   return {found->second.changed.begin(), found->second.changed.end()};
 }
 
+FilterAttachments::Names FilterAttachments::HoldersOf(const std::string& name, bool told) const {
+  const auto found = by_filter_.find(name);
+  if (found == by_filter_.end()) return {};
+  if (!told) return found->second;
+  Names holders;
+  for (const std::string& holder : found->second) {
+    if (exports_.at(holder).told.contains(name)) holders.insert(holder);
+  }
+  return holders;
+}
+
+FilterAttachments::Names FilterAttachments::UsersOf(const std::string& image, bool told) const {
+  const std::lock_guard lock(mutex_);
+  Names users;
+  for (const std::string& holder : HoldersOf(image, told)) {
+    if (CollectionOfName(holder) == kFilters) {
+      users.merge(HoldersOf(holder, told));
+    } else {
+      users.insert(holder);
+    }
+  }
+  return users;
+}
+
 std::vector<std::string> FilterAttachments::ExportsOf(const std::string& filter) const {
   const std::lock_guard lock(mutex_);
-  const auto found = by_filter_.find(filter);
-  if (found == by_filter_.end()) return {};
-  return {found->second.begin(), found->second.end()};
+  const Names holders = HoldersOf(filter, false);
+  return {holders.begin(), holders.end()};
 }
 
 std::vector<std::string> FilterAttachments::ToldOf(const std::string& filter) const {
   const std::lock_guard lock(mutex_);
-  std::vector<std::string> told;
-  const auto found = by_filter_.find(filter);
-  if (found == by_filter_.end()) return told;
-  for (const std::string& name : found->second) {
-    if (exports_.at(name).told.contains(filter)) told.push_back(name);
-  }
-  return told;
+  const Names holders = HoldersOf(filter, true);
+  return {holders.begin(), holders.end()};
+}
+
+std::set<std::string> FilterAttachments::UsersOf(const std::string& image) const {
+  return UsersOf(image, false);
+}
+
+std::set<std::string> FilterAttachments::ToldUsersOf(const std::string& image) const {
+  return UsersOf(image, true);
 }
 
 }  // namespace gabion::service

@@ -7,7 +7,9 @@
 #include "engine/base/status_macros.h"
 #include "google/protobuf/empty.pb.h"
 #include "google/protobuf/util/message_differencer.h"
+#include "service/domain/filter_stack.h"
 #include "service/domain/identity.h"
+#include "service/domain/image_manager.h"
 #include "service/domain/list_query.h"
 #include "service/domain/lister.h"
 #include "service/domain/resource_diff.h"
@@ -113,19 +115,23 @@ absl::StatusOr<v1::Filter> FilterManager::Create(const v1::CreateFilterRequest& 
   RequestLog::BeginAnswered(call, told, &steps);
   steps.push_back(records_.Adding(filter));
   RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  TellImages(filter);
+  context_.attachments.Settle(filter.name());
   return told;
 }
 
 // An export gets the filter under a lock of the filter: once that is held, it is known which have
 // it. Locks are taken all at once, so it is tried until it turns out that nothing was missed.
 absl::StatusOr<FilterManager::Around> FilterManager::Lock(const std::string& name,
+                                                          const v1::FilterSpec& asked,
                                                           const Patience& patience) const {
   for (;;) {
     std::vector<std::string> exports = context_.attachments.ExportsOf(name);
     std::vector<std::string> names = exports;
     names.push_back(name);
-    ASSIGN_OR_RETURN(ResourceLocks::Guard guard,
-                     context_.locks.LockFor(patience, names, exports_.SourcesOf(exports)));
+    std::vector<std::string> around = exports_.SourcesOf(exports);
+    for (std::string& image : ImagesOf(asked)) around.push_back(std::move(image));
+    ASSIGN_OR_RETURN(ResourceLocks::Guard guard, context_.locks.LockFor(patience, names, around));
     const std::vector<std::string> now = context_.attachments.ExportsOf(name);
     if (std::includes(exports.begin(), exports.end(), now.begin(), now.end())) {
       return Around{std::move(guard), now};
@@ -136,7 +142,7 @@ absl::StatusOr<FilterManager::Around> FilterManager::Lock(const std::string& nam
 absl::StatusOr<v1::Filter> FilterManager::Update(const v1::UpdateFilterRequest& request,
                                                  const Call& call) {
   const std::string& name = request.filter().name();
-  ASSIGN_OR_RETURN(const Around around, Lock(name, call.patience));
+  ASSIGN_OR_RETURN(const Around around, Lock(name, request.filter().spec(), call.patience));
   RETURN_IF_ERROR(SettleChange(name, around.exports));
   ASSIGN_OR_RETURN(const StoredFilter stored, records_.Get(name));
   RETURN_IF_ERROR(CheckEtag(request.filter().etag(), Tell(stored.resource)));
@@ -176,9 +182,15 @@ absl::StatusOr<v1::Filter> FilterManager::Apply(const StoredFilter& before, v1::
   *intent.mutable_update_filter() = before.resource;
   std::vector<Mutation> steps = {Intents::Writing(after.name(), intent)};
   RequestLog::Begin(call, &steps);
+  TellImages(after);
   Mutation save = records_.Saving(after, before.revision);
-  ASSIGN_OR_RETURN(const StoredFilter written,
-                   records_.Commit(std::move(steps), std::move(save), std::move(after)));
+  const absl::StatusOr<StoredFilter> begun =
+      records_.Commit(std::move(steps), std::move(save), std::move(after));
+  if (!begun.ok()) {
+    TellImages(before.resource);
+    return begun.status();
+  }
+  const StoredFilter& written = *begun;
   std::vector<std::string> done;
   const absl::Status failure = exports_.ChangeFilter(exports, written.resource, change, &done);
   if (failure.ok()) {
@@ -208,8 +220,10 @@ absl::StatusOr<v1::Filter> FilterManager::Settle(const std::string& request, v1:
   for (const std::string& name : exports) {
     steps.push_back(Touch(kExports, name));  // its block sizes may be others
   }
+  TouchImages(row.name(), &steps);
   steps.push_back(records_.Saving(row, revision));
   RETURN_IF_ERROR(CommitOrAgain(row.name(), steps));
+  SettleImages(row.name());
   return told;
 }
 
@@ -218,8 +232,28 @@ absl::Status FilterManager::TakeBack(const std::string& request, const v1::Filte
   std::vector<Mutation> steps = {Intents::Removing(row.name())};
   RETURN_IF_ERROR(context_.requests.Forget(request, &steps));
   for (const std::string& name : exports) steps.push_back(Touch(kExports, name));
+  TellImages(row);
+  TouchImages(row.name(), &steps);
   steps.push_back(records_.Saving(row, revision));
-  return CommitOrAgain(row.name(), steps);
+  RETURN_IF_ERROR(CommitOrAgain(row.name(), steps));
+  SettleImages(row.name());
+  return absl::OkStatus();
+}
+
+void FilterManager::TellImages(const v1::Filter& filter) const {
+  context_.attachments.Tell(filter.name(), ImagesOf(filter.spec()));
+}
+
+void FilterManager::TouchImages(const std::string& name, std::vector<Mutation>* steps) const {
+  for (const std::string& image : context_.attachments.Changed(name)) {
+    steps->push_back(Touch(kImages, image));  // it has other exports
+  }
+}
+
+void FilterManager::SettleImages(const std::string& name) const {
+  const std::vector<std::string> changed = context_.attachments.Changed(name);
+  context_.attachments.Settle(name);
+  exports_.ReleaseImages(changed);
 }
 
 // If it cannot be written now how the update ended, the intent stays, and it is tried again.
@@ -232,7 +266,7 @@ absl::Status FilterManager::CommitOrAgain(const std::string& name,
 
 absl::Status FilterManager::Delete(const v1::DeleteFilterRequest& request, const Call& call) {
   const std::string& name = request.name();
-  ASSIGN_OR_RETURN(const Around around, Lock(name, call.patience));
+  ASSIGN_OR_RETURN(const Around around, Lock(name, v1::FilterSpec(), call.patience));
   RETURN_IF_ERROR(SettleChange(name, around.exports));
   ASSIGN_OR_RETURN(const std::optional<StoredFilter> stored, records_.Find(name));
   if (!stored.has_value() && !request.allow_missing()) return NotFound(kFilterType, name);
@@ -244,7 +278,9 @@ absl::Status FilterManager::Delete(const v1::DeleteFilterRequest& request, const
     steps.push_back(records_.Erasing(*stored));
   }
   if (call.validate_only || steps.empty()) return absl::OkStatus();
-  return context_.store.Commit(steps).status();
+  RETURN_IF_ERROR(context_.store.Commit(steps).status());
+  context_.attachments.Remove(name);
+  return absl::OkStatus();
 }
 
 absl::Status FilterManager::SettleChange(const std::string& name,
@@ -279,7 +315,7 @@ absl::Status FilterManager::RecoverChange(const StoredFilter& stored,
 }
 
 Reconciler::Outcome FilterManager::TryAgain(const std::string& name) {
-  const absl::StatusOr<Around> around = Lock(name, Patience());
+  const absl::StatusOr<Around> around = Lock(name, v1::FilterSpec(), Patience());
   if (!around.ok()) return Reconciler::Outcome::kRetry;
   const absl::Status settled = SettleChange(name, around->exports);
   if (settled.ok()) return Reconciler::Outcome::kDone;
@@ -287,6 +323,18 @@ Reconciler::Outcome FilterManager::TryAgain(const std::string& name) {
       LogLevel::kError, "filters",
       absl::StrCat("The update of ", name, " cannot be ended: ", settled.ToString()));
   return Reconciler::Outcome::kRetry;
+}
+
+absl::Status FilterManager::Load() {
+  return records_.ForEach([&](const StoredFilter& stored) -> absl::Status {
+    const v1::Filter& row = stored.resource;
+    ASSIGN_OR_RETURN(const auto intent, context_.intents.Find(row.name()));
+    const bool changes = intent.has_value() && intent->has_update_filter();
+    if (changes) TellImages(intent->update_filter());
+    TellImages(row);
+    if (!changes) context_.attachments.Settle(row.name());
+    return absl::OkStatus();
+  });
 }
 
 absl::Status FilterManager::Recover() {

@@ -36,6 +36,8 @@ class FilterManager {
   absl::StatusOr<v1::Filter> Update(const v1::UpdateFilterRequest& request, const Call& call);
   absl::Status Delete(const v1::DeleteFilterRequest& request, const Call& call);
 
+  // Reads which images filters name. Call once, before the images are recovered.
+  absl::Status Load();
   // Finishes or takes back updates that the last run left unfinished. Call once, when the images
   // are recovered and before the exports are: nothing is served, so that rows are all there is to
   // it.
@@ -49,7 +51,9 @@ class FilterManager {
     ResourceLocks::Guard guard;
     std::vector<std::string> exports;
   };
-  absl::StatusOr<Around> Lock(const std::string& name, const Patience& patience) const;
+  // `asked`: what the filter may become.
+  absl::StatusOr<Around> Lock(const std::string& name, const v1::FilterSpec& asked,
+                              const Patience& patience) const;
 
   absl::StatusOr<v1::Filter> Apply(const StoredFilter& before, v1::Filter after,
                                    const std::vector<std::string>& exports,
@@ -70,6 +74,10 @@ class FilterManager {
   Reconciler::Outcome TryAgain(const std::string& name);
 
   v1::Filter Tell(v1::Filter row) const;
+  // The images that a filter names: as it is about to be, those whose exports change, and for good.
+  void TellImages(const v1::Filter& filter) const;
+  void TouchImages(const std::string& name, std::vector<Mutation>* steps) const;
+  void SettleImages(const std::string& name) const;
 
   const ManagerContext context_;
   ExportManager& exports_;

@@ -113,4 +113,35 @@ std::vector<std::string> FiltersOf(const v1::Export& exported) {
   return {names.begin(), names.end()};
 }
 
+std::vector<std::string> AttachedTo(const v1::Export& exported) {
+  std::vector<std::string> names = FiltersOf(exported);
+  for (const v1::FilterStackEntry& entry : exported.filter_stack()) {
+    if (!entry.has_spec()) continue;
+    for (std::string& image : ImagesOf(entry.spec())) names.push_back(std::move(image));
+  }
+  return names;
+}
+
+std::vector<std::string> ImagesOf(const v1::FilterSpec& spec) {
+  const NamedImage image = ImageNamedBy(spec);
+  if (image.name.empty()) return {};
+  return {image.name};
+}
+
+std::set<std::string> ImagesWrittenBy(const v1::Export& exported, const FindFilter& find) {
+  std::set<std::string> images;
+  if (exported.read_only()) return images;
+  for (const v1::FilterStackEntry& entry : exported.filter_stack()) {
+    if (entry.bypassed()) continue;
+    const std::optional<v1::FilterSpec> spec =
+        entry.has_spec() ? std::optional<v1::FilterSpec>(entry.spec()) : find(entry.filter());
+    if (!spec.has_value()) continue;
+    const NamedImage image = ImageNamedBy(*spec);
+    if (image.is_written && !image.name.empty()) images.insert(image.name);
+    if (spec->has_cow()) return images;
+  }
+  images.insert(exported.source());
+  return images;
+}
+
 }  // namespace gabion::service

@@ -3,6 +3,8 @@
 
 #include <functional>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,5 +46,18 @@ absl::StatusOr<std::vector<engine::FilterEntry>> ResolveStack(const v1::Export& 
 
 // The named filters in the stack, each once.
 std::vector<std::string> FiltersOf(const v1::Export& exported);
+
+// These, and the images that its inline filters name: what FilterAttachments are told of.
+std::vector<std::string> AttachedTo(const v1::Export& exported);
+
+// The same of a filter: the images that it names.
+std::vector<std::string> ImagesOf(const v1::FilterSpec& spec);
+
+// A named filter, or nothing if there is none.
+using FindFilter = std::function<std::optional<v1::FilterSpec>(const std::string& name)>;
+
+// The images that what clients write would reach: that which the export serves, unless a filter of
+// the kind cow keeps it apart, and those that its filters write to.
+std::set<std::string> ImagesWrittenBy(const v1::Export& exported, const FindFilter& find);
 
 }  // namespace gabion::service

@@ -7,6 +7,7 @@
 #include "gabion/v1/export.pb.h"
 #include "google/rpc/error_details.pb.h"
 #include "service/domain/await.h"
+#include "service/domain/filter_stack.h"
 #include "service/domain/image_file.h"
 #include "service/domain/image_jobs.h"
 #include "service/domain/image_layout.h"
@@ -88,21 +89,43 @@ absl::Status ImageManager::CheckBacking(v1::Image* image, v1::JobMetadata::Kind 
   return absl::OkStatus();
 }
 
+// A change that may yet be taken back counts as what it was before, too.
+absl::StatusOr<bool> ImageManager::Writes(const v1::Export& exported,
+                                          const std::string& image) const {
+  const Records<v1::Filter> filters(context_.store, kFilters, kFilterType);
+  const auto now = [&](const std::string& name) -> std::optional<v1::FilterSpec> {
+    const absl::StatusOr<Stored<v1::Filter>> filter = filters.Get(name);
+    if (!filter.ok()) return std::nullopt;
+    return filter->resource.spec();
+  };
+  const auto before = [&](const std::string& name) -> std::optional<v1::FilterSpec> {
+    const absl::StatusOr<std::optional<store::v1::Intent>> change = context_.intents.Find(name);
+    const bool changes = change.ok() && change->has_value() && (*change)->has_update_filter();
+    return changes ? (*change)->update_filter().spec() : now(name);
+  };
+  ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> change,
+                   context_.intents.Find(exported.name()));
+  const bool changes = change.has_value() && change->has_update_export();
+  const v1::Export& earlier = changes ? change->update_export() : exported;
+  for (const v1::Export* const version : {&exported, &earlier}) {
+    if (ImagesWrittenBy(*version, now).contains(image)) return true;
+    if (ImagesWrittenBy(*version, before).contains(image)) return true;
+  }
+  return false;
+}
+
 absl::Status ImageManager::CheckNobodyWrites(const std::string& name) const {
   const Records<v1::Export> exports(context_.store, kExports, kExportType);
   std::vector<std::string> writers;
   for (const std::string& exported : context_.index.ExportsOf(name)) {
     ASSIGN_OR_RETURN(const auto stored, exports.Find(exported));
     if (!stored.has_value()) continue;
-    // A change that may yet be taken back counts as what it was before, too.
-    ASSIGN_OR_RETURN(const auto change, context_.intents.Find(exported));
-    const bool wrote =
-        change.has_value() && change->has_update_export() && !change->update_export().read_only();
-    if (wrote || !stored->resource.read_only()) writers.push_back(exported);
+    ASSIGN_OR_RETURN(const bool writes, Writes(stored->resource, name));
+    if (writes) writers.push_back(exported);
   }
   if (writers.empty()) return absl::OkStatus();
   return Error(reason::kImageInUse,
-               absl::StrCat(name, " is served for writing by ", writers.size(), " export(s)."))
+               absl::StrCat(name, " is written to by ", writers.size(), " export(s)."))
       .Metadata("image", name)
       .MetadataList("exports", writers)
       .Precondition(name, "Make the exports of the image read-only, or delete them, first.");

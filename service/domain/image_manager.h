@@ -104,6 +104,8 @@ class ImageManager {
   absl::Status CheckBacking(v1::Image* image, v1::JobMetadata::Kind kind) const;
   // IMAGE_IN_USE if an export may write to the image.
   absl::Status CheckNobodyWrites(const std::string& name) const;
+  // Whether what clients of the export write reaches the image.
+  absl::StatusOr<bool> Writes(const v1::Export& exported, const std::string& image) const;
   // IMAGE_HAS_DEPENDENTS if an export serves an image that stands on this one, however far above.
   absl::Status CheckNoDependentIsServed(const std::string& name) const;
   absl::StatusOr<google::longrunning::Operation> AnswerResized(const v1::Image& shown,

@@ -95,7 +95,7 @@ v1::Image TellImage(v1::Image row, const absl::StatusOr<engine::ImageInfo>& info
       *image.mutable_state_error() = ToRpcStatus(error);
     }
   }
-  AddDependents(uses.exports.ExportsOf(image.name()), &image);
+  AddDependents(uses.exports.ToldExportsOf(image.name()), &image);
   AddDependents(uses.chains.ToldOn(image.name(), kMostDependents), &image);
   image.set_chain_depth(DepthOf(image, uses.chains));
   image.set_reconciling(image.observed_generation() != image.generation() ||

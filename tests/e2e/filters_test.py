@@ -148,6 +148,81 @@ class FiltersTest(harness.GabionTestCase):
         self.assertEqual(errno_of(lambda: handle.pread(8192, 8192)), "EIO")
         self.assertEqual(self.counters("compared", "same")["mismatches"], 1)
 
+    def create_qcow2(self, image_id, size, **fields):
+        return self.daemon.result(self.daemon.call("ImageService/CreateImage", {
+            "imageId": image_id, "image": {"qcow2": {}, "virtualSizeBytes": str(size), **fields}}))
+
+    def test_changes_that_an_image_keeps_survive_a_crash(self):
+        self.daemon.serve("base", 4 * MiB)
+        handle = self.connect(self.daemon.uri("base"))
+        handle.pwrite(b"\5" * (4 * MiB), 0)
+        harness.hang_up(handle)
+        self.daemon.delete_export("base")
+        self.create_qcow2("changes", 4 * MiB)
+        self.daemon.create_export("apart", "base", filterStack=[inline("cow", cow={"image": {"image": "images/changes"}})])
+        handle = self.connect(self.daemon.uri("apart"))
+        handle.pwrite(b"x" * 5000, 100000)
+        handle.zero(MiB, 2 * MiB)
+        handle.flush()
+        handle.pwrite(b"lost or not", 0)
+        self.daemon.kill()
+        self.daemon.start()
+        handle = self.connect(self.daemon.uri("apart"))
+        expected = bytearray(b"\5" * (4 * MiB))
+        expected[100000:105000] = b"x" * 5000
+        expected[2 * MiB:3 * MiB] = bytes(MiB)
+        self.assertEqual(handle.pread(4 * MiB - 512, 512), bytes(expected[512:]))
+        extents = self.daemon.call("InspectService/Map", {"name": "exports/apart"})["extents"]
+        zeroes = [(int(e["offset"]), int(e["length"])) for e in extents if not e.get("data")]
+        self.assertEqual((zeroes, {e["depth"] for e in extents}), ([(2 * MiB, MiB)], {1}))
+        told, = self.daemon.call("InspectService/Explain", {"name": "exports/apart", "offset": "100000", "length": "1"})["extents"]
+        self.assertEqual((told["steps"][0]["effect"], told["layers"][0]["image"]), ("EFFECT_KEPT", "images/changes"))
+        # The image is in use, and shows it; the export's own image is not written to.
+        shown = self.daemon.call("ImageService/GetImage", {"name": "images/changes"})
+        self.assertEqual(shown["dependents"], ["exports/apart"])
+        self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/changes"}).reason, "IMAGE_IN_USE")
+        refused = self.daemon.refusal("ImageService/CloneImage", {"imageId": "clone", "source": "images/changes"})
+        self.assertEqual(refused.reason, "IMAGE_IN_USE", refused)
+        self.daemon.result(self.daemon.call("ImageService/CloneImage", {"imageId": "clone", "source": "images/base"}))
+        harness.hang_up(handle)
+        self.daemon.delete_export("apart")
+        run("qemu-img", "check", os.path.join(self.daemon.pool, "changes.qcow2"))
+        # With images that stand on it, it keeps nothing any more.
+        self.daemon.result(self.daemon.call("ImageService/CloneImage", {"imageId": "frozen", "source": "images/changes"}))
+        refused = self.daemon.refusal("ExportService/CreateExport", {"exportId": "apart", "export": {
+            "source": "images/base", "filterStack": [inline("cow", cow={"image": {"image": "images/changes"}})]}})
+        self.assertEqual(refused.reason, "IMAGE_HAS_DEPENDENTS", refused)
+        self.daemon.create_export("apart", "base", readOnly=True,
+                                  filterStack=[inline("cow", cow={"image": {"image": "images/changes"}})])
+        self.assertEqual(self.connect(self.daemon.uri("apart")).pread(MiB, 2 * MiB), bytes(MiB))
+
+    def test_images_that_filters_write_to_are_those_that_nothing_stands_on(self):
+        for name in ("mirrored", "mirror", "other"):
+            self.daemon.create_image(name, MiB)
+        self.daemon.call("FilterService/CreateFilter", {"filterId": "same", "filter": {
+            "spec": {"verify": {"referenceImage": "images/mirror"}}}})
+        self.daemon.create_export("mirrored", "mirrored", filterStack=[{"filter": "filters/same"}])
+        clone = {"imageId": "clone", "source": "images/mirror"}
+        self.assertEqual(self.daemon.refusal("ImageService/CloneImage", clone).reason, "IMAGE_IN_USE")
+        self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/mirror"}).reason, "IMAGE_IN_USE")
+        self.assertEqual(self.daemon.call("ImageService/GetImage", {"name": "images/mirror"})["dependents"], ["exports/mirrored"])
+        # Then it is another image, for all who have the filter.
+        self.daemon.call("FilterService/UpdateFilter", {"filter": {
+            "name": "filters/same", "spec": {"verify": {"referenceImage": "images/other"}}}})
+        self.assertNotIn("dependents", self.daemon.call("ImageService/GetImage", {"name": "images/mirror"}))
+        self.daemon.result(self.daemon.call("ImageService/CloneImage", clone))
+        back = {"filter": {"name": "filters/same", "spec": {"verify": {"referenceImage": "images/mirror"}}}}
+        refused = self.daemon.refusal("FilterService/UpdateFilter", back)
+        self.assertEqual(refused.reason, "IMAGE_HAS_DEPENDENTS", refused)
+        self.daemon.update_export("mirrored", "readOnly", readOnly=True)
+        self.daemon.call("FilterService/UpdateFilter", back)
+        self.daemon.kill()
+        self.daemon.start()
+        refused = self.daemon.refusal("ExportService/UpdateExport", {
+            "export": {"name": "exports/mirrored", "readOnly": False}, "updateMask": "readOnly"})
+        self.assertEqual(refused.reason, "IMAGE_HAS_DEPENDENTS", refused)
+        self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/mirror"}).reason, "IMAGE_IN_USE")
+
     def test_partitions_are_shown_by_their_number(self):
         path = self.daemon.file("disk.raw")
         first, second = b"1" * MiB, b"2" * (2 * MiB)

@@ -28,6 +28,8 @@ struct ImageSpec {
   std::vector<ByteRange> base;
   // What is read and written most; the whole disk, unless that is large.
   std::vector<ByteRange> windows;
+  // The format may give it space before anything is written.
+  bool may_preallocate = true;
   // A random number from which a format takes its own choices, such as the size of clusters: the
   // same for all calls about one image.
   uint64_t variant = 0;

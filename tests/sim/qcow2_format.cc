@@ -30,7 +30,8 @@ qcow2::CreateOptions CreateOptionsOf(const ImageSpec& spec) {
                                              : random.Between(9, 17);
   if (options.version == 3 && random.OneIn(2)) options.refcount_order = random.Between(0, 6);
   options.lazy_refcounts = options.version == 3 && random.OneIn(6);
-  options.preallocate_metadata = !spec.backing_size && !large && random.OneIn(8);
+  options.preallocate_metadata =
+      spec.may_preallocate && !spec.backing_size && !large && random.OneIn(8);
   if (spec.backing_size) {
     options.backing_file = "below";
     options.backing_format = "raw";

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/align.h"
+#include "tests/sim/cow_format.h"
 #include "tests/sim/model.h"
 #include "tests/sim/pattern_node.h"
 #include "tests/sim/qcow2_format.h"
@@ -189,7 +190,7 @@ SimReport RunSim(const SimFormat& format, uint64_t seed, const SimRunOptions& op
   return simulation.Run();
 }
 
-std::vector<const SimFormat*> AllFormats() { return {&RawFormat(), &Qcow2Format()}; }
+std::vector<const SimFormat*> AllFormats() { return {&RawFormat(), &Qcow2Format(), &CowFormat()}; }
 
 std::string Describe(const SimFormat& format, uint64_t seed, const SimReport& report) {
   std::string text = absl::StrCat("gabion_sim_run --format ", std::string(format.name()),

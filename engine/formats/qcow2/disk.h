@@ -108,6 +108,7 @@ class Disk final : public Qcow2Node {
   // disk_zero.cc; these take passes as they need them, but those that say `needs a pass`.
   enum class ZeroHow : uint8_t {
     kUnmap,    // the space is given back
+    kOwn,      // likewise, and the image says so itself, also if nothing else would show
     kKeep,     // it stays, or is allocated
     kDiscard,  // it is given back; what has none is left alone
     kRemove,   // as if it had never been written
@@ -116,7 +117,7 @@ class Disk final : public Qcow2Node {
   ByteRange WholeUnits(ByteRange range, uint64_t unit) const;
   bool CanZeroByTables(ZeroHow how) const {
     if (tables_.geometry.version >= 3) return true;
-    return options_.backing == nullptr && how != ZeroHow::kKeep;
+    return options_.backing == nullptr && how != ZeroHow::kKeep && how != ZeroHow::kOwn;
   }
   Task<absl::Status> ZeroRange(ByteRange range, block::ZeroOptions options);
   Task<absl::StatusOr<bool>> ReadsZero(ByteRange range);

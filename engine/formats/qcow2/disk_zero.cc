@@ -38,14 +38,16 @@ Task<absl::Status> Disk::DoZero(ByteRange range, block::ZeroOptions options) {
 }
 
 Task<absl::Status> Disk::ZeroRange(ByteRange range, block::ZeroOptions options) {
-  const ZeroHow how = options.may_unmap ? ZeroHow::kUnmap : ZeroHow::kKeep;
+  const ZeroHow unmap = options.own ? ZeroHow::kOwn : ZeroHow::kUnmap;
+  const ZeroHow how = options.may_unmap ? unmap : ZeroHow::kKeep;
   ByteRange whole = WholeUnits(range, tables_.geometry.subcluster_size());
   if (whole.empty() || !CanZeroByTables(how)) whole = ByteRange{range.end(), ByteCount{0}};
   const ByteRange head = {range.offset, whole.offset - range.offset};
   const ByteRange tail = {whole.end(), range.end() - whole.end()};
   for (const ByteRange edge : {head, tail}) {
+    if (edge.empty()) continue;
     CO_ASSIGN_OR_RETURN(const bool is_zero, co_await ReadsZero(edge));
-    if (is_zero && options.may_unmap) continue;
+    if (is_zero && options.may_unmap && !options.own) continue;
     if (options.fast_only) {
       co_return absl::UnimplementedError("parts of clusters are zeroed by writing");
     }
@@ -104,8 +106,9 @@ Task<absl::Status> Disk::ZeroTables(ByteRange range, ZeroHow how) {
 Task<absl::StatusOr<uint64_t>> Disk::ZeroSome(ByteRange range, ZeroHow how) {
   CO_ASSIGN_OR_RETURN(const Segment found, co_await mapper_.Find(range));
   const bool is_nothing = found.kind == SegmentKind::kUnallocated && found.host_offset == 0;
-  const bool is_done = how == ZeroHow::kUnmap ? is_nothing && options_.backing == nullptr
-                                              : is_nothing && how != ZeroHow::kKeep;
+  const bool shows_zeros = how == ZeroHow::kUnmap && options_.backing == nullptr;
+  const bool leaves_it = how == ZeroHow::kDiscard || how == ZeroHow::kRemove;
+  const bool is_done = is_nothing && (shows_zeros || leaves_it);
   if (is_done) co_return found.guest.length.value;
   const uint64_t coverage = mapper_.SliceCoverage();
   const uint64_t end =

@@ -34,14 +34,14 @@ class CowTest : public testing::Test {
   }
 
   std::unique_ptr<Filter> Make() {
-    return NewCow(child_, base_.environment(), "cow", scratch_, *state_, options_);
+    return NewCow(child_, base_.environment(), "cow", scratch_, *state_);
   }
 
   const CowOptions options_{.block_size = uint32_t{kB}};
   FilterBase base_;
   MemoryNode child_{{.size = kSize, .layers = 3, .writable = false}};
   SparseMemory scratch_{{.size = ByteCount{kSize}, .limit = ByteCount{kMiB}, .chunk_bytes = kB}};
-  std::unique_ptr<CowState> state_ = NewCowState(options_);
+  std::unique_ptr<CowState> state_ = std::make_unique<CowState>(options_.block_size, false);
   std::unique_ptr<Filter> cow_;
 };
 
@@ -123,8 +123,8 @@ TEST_F(CowTest, ABlockOfWhichNothingIsLeftTakesNoSpace) {
 
 TEST_F(CowTest, AFullScratchNodeFailsTheWriteAndWhatWasThereStays) {
   SparseMemory small({.size = ByteCount{kSize}, .limit = ByteCount{kB}, .chunk_bytes = kB});
-  const std::unique_ptr<CowState> state = NewCowState(options_);
-  const auto cow = NewCow(child_, base_.environment(), "cow", small, *state, options_);
+  const std::unique_ptr<CowState> state = std::make_unique<CowState>(options_.block_size, false);
+  const auto cow = NewCow(child_, base_.environment(), "cow", small, *state);
   EXPECT_TRUE(base_.Write(*cow, Range(0, 10), 7).ok());
   const absl::Status status = base_.Write(*cow, Range(kB, 10), 8);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
@@ -162,7 +162,7 @@ TEST_F(CowTest, DoesItselfWhatTheChildHides) {
     explicit Masked(block::Node& below) : FilterNode(below) { mutable_limits().hidden = 0x7f; }
   };
   Masked masked(child_);
-  const auto cow = NewCow(masked, base_.environment(), "cow", scratch_, *state_, options_);
+  const auto cow = NewCow(masked, base_.environment(), "cow", scratch_, *state_);
   for (const auto feature :
        {block::Feature::kTrim, block::Feature::kZero, block::Feature::kFastZero}) {
     EXPECT_FALSE(cow->limits().hidden & Bit(feature));
@@ -184,9 +184,8 @@ TEST(CowPropertyTest, IsADiskOfItsOwn) {
         {.size = size, .fast_zero = random.OneIn(2), .discard_zeroes = random.OneIn(2)});
     child.SetDeferred(base.ready, random);
     scratch.SetDeferred(base.ready, random);
-    const std::unique_ptr<CowState> state = NewCowState(options);
-    std::unique_ptr<Filter> cow =
-        NewCow(child, base.environment(), "cow", scratch, *state, options);
+    const std::unique_ptr<CowState> state = std::make_unique<CowState>(options.block_size, false);
+    std::unique_ptr<Filter> cow = NewCow(child, base.environment(), "cow", scratch, *state);
     const bool may_fail = random.OneIn(3);
     DiskModel model(base, random, *cow, original,
                     {.window = uint64_t{3} * options.block_size, .may_fail = may_fail});
@@ -200,7 +199,7 @@ TEST(CowPropertyTest, IsADiskOfItsOwn) {
     for (int wave = 0; wave < 15; ++wave) {
       ASSERT_NO_FATAL_FAILURE(model.RunWave());
       if (!random.OneIn(5)) continue;
-      auto next = NewCow(child, base.environment(), "cow", scratch, *state, options);
+      auto next = NewCow(child, base.environment(), "cow", scratch, *state);
       next->TakeOver(*cow);
       cow = std::move(next);
       model.SetNode(*cow);

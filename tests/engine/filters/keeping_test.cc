@@ -64,8 +64,8 @@ class KeepingStack {
   void AddCow() {
     const CowOptions options{.block_size = PowerOfTwo(512, 8192)};
     block::Node& scratch = Scratch(top_->limits().size);
-    cow_states_.push_back(NewCowState(options));
-    Add("cow", NewCow(*top_, base_.environment(), "cow", scratch, *cow_states_.back(), options));
+    cow_states_.push_back(std::make_unique<CowState>(options.block_size, false));
+    Add("cow", NewCow(*top_, base_.environment(), "cow", scratch, *cow_states_.back()));
   }
   void AddVerify() {
     block::Node& reference = Scratch(top_->limits().size);
