@@ -197,31 +197,31 @@ class FiltersTest(harness.GabionTestCase):
         self.assertEqual(self.connect(self.daemon.uri("apart")).pread(MiB, 2 * MiB), bytes(MiB))
 
     def test_images_that_filters_write_to_are_those_that_nothing_stands_on(self):
-        for name in ("mirrored", "mirror", "other"):
+        for name in ("written", "twin", "other"):
             self.daemon.create_image(name, MiB)
         self.daemon.call("FilterService/CreateFilter", {"filterId": "same", "filter": {
-            "spec": {"verify": {"referenceImage": "images/mirror"}}}})
-        self.daemon.create_export("mirrored", "mirrored", filterStack=[{"filter": "filters/same"}])
-        clone = {"imageId": "clone", "source": "images/mirror"}
+            "spec": {"verify": {"referenceImage": "images/twin"}}}})
+        self.daemon.create_export("written", "written", filterStack=[{"filter": "filters/same"}])
+        clone = {"imageId": "twin-clone", "source": "images/twin"}
         self.assertEqual(self.daemon.refusal("ImageService/CloneImage", clone).reason, "IMAGE_IN_USE")
-        self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/mirror"}).reason, "IMAGE_IN_USE")
-        self.assertEqual(self.daemon.call("ImageService/GetImage", {"name": "images/mirror"})["dependents"], ["exports/mirrored"])
+        self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/twin"}).reason, "IMAGE_IN_USE")
+        self.assertEqual(self.daemon.call("ImageService/GetImage", {"name": "images/twin"})["dependents"], ["exports/written"])
         # Then it is another image, for all who have the filter.
         self.daemon.call("FilterService/UpdateFilter", {"filter": {
             "name": "filters/same", "spec": {"verify": {"referenceImage": "images/other"}}}})
-        self.assertNotIn("dependents", self.daemon.call("ImageService/GetImage", {"name": "images/mirror"}))
+        self.assertNotIn("dependents", self.daemon.call("ImageService/GetImage", {"name": "images/twin"}))
         self.daemon.result(self.daemon.call("ImageService/CloneImage", clone))
-        back = {"filter": {"name": "filters/same", "spec": {"verify": {"referenceImage": "images/mirror"}}}}
+        back = {"filter": {"name": "filters/same", "spec": {"verify": {"referenceImage": "images/twin"}}}}
         refused = self.daemon.refusal("FilterService/UpdateFilter", back)
         self.assertEqual(refused.reason, "IMAGE_HAS_DEPENDENTS", refused)
-        self.daemon.update_export("mirrored", "readOnly", readOnly=True)
+        self.daemon.update_export("written", "readOnly", readOnly=True)
         self.daemon.call("FilterService/UpdateFilter", back)
         self.daemon.kill()
         self.daemon.start()
         refused = self.daemon.refusal("ExportService/UpdateExport", {
-            "export": {"name": "exports/mirrored", "readOnly": False}, "updateMask": "readOnly"})
+            "export": {"name": "exports/written", "readOnly": False}, "updateMask": "readOnly"})
         self.assertEqual(refused.reason, "IMAGE_HAS_DEPENDENTS", refused)
-        self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/mirror"}).reason, "IMAGE_IN_USE")
+        self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/twin"}).reason, "IMAGE_IN_USE")
 
     def test_partitions_are_shown_by_their_number(self):
         path = self.daemon.file("disk.raw")
