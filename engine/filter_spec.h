@@ -47,9 +47,18 @@ struct CacheEntry {
   friend bool operator==(const CacheEntry&, const CacheEntry&) = default;
 };
 
-// The export is compared with `reference`, of any pool, which is open on the export's shard.
+// What vouches for a disk whose hash tree lies in an image.
+struct TreeRoot {
+  std::string digest;  // bytes, of the top of the tree
+  uint64_t size = 0;   // bytes that the tree must be of; 0: whatever it says
+  friend bool operator==(const TreeRoot&, const TreeRoot&) = default;
+};
+
+// The export is compared with `reference`, of any pool, which is open on the export's shard; or
+// with the hash tree in it.
 struct VerifyEntry {
   ImageSpec reference;
+  std::optional<TreeRoot> tree;
   filters::VerifyOptions options;
   friend bool operator==(const VerifyEntry&, const VerifyEntry&) = default;
 };

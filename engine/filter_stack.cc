@@ -57,7 +57,7 @@ struct LiveChange {
            from.options.size == wanted.options.size;
   }
   static bool Allows(const VerifyEntry& from, const VerifyEntry& wanted) {
-    return from.reference == wanted.reference;
+    return from.reference == wanted.reference && from.tree == wanted.tree;
   }
   template <typename Options>
   static bool Allows(const Options&, const Options&) {

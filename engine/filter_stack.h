@@ -47,6 +47,8 @@ class StackHost {
                                                     ImageUse use) = 0;
   virtual Task<absl::Status> ChangeUse(Image* image, ImageUse from, ImageUse to) = 0;
   virtual Task<void> ReleaseImage(Image* image, ImageUse use) = 0;
+  // For work that would stall the shard.
+  virtual runtime::Workers& workers() = 0;
 
  protected:
   ~StackHost() = default;

@@ -1,6 +1,7 @@
 #include "engine/filter_stack_builder.h"
 
 #include <algorithm>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -212,15 +213,21 @@ Task<absl::Status> FilterStack::Builder::Keep() {
 }
 
 std::string_view FilterStack::Builder::ImageField() const {
-  return std::holds_alternative<CowEntry>(entry().options) ? "cow.image.image"
-                                                           : "verify.reference_image";
+  if (std::holds_alternative<CowEntry>(entry().options)) return "cow.image.image";
+  const bool in_tree = std::get<VerifyEntry>(entry().options).tree.has_value();
+  return in_tree ? "verify.hash_tree.image" : "verify.reference_image";
+}
+
+bool FilterStack::Builder::WritesToImage() const {
+  const auto* const verify = std::get_if<VerifyEntry>(&entry().options);
+  if (verify != nullptr && verify->tree.has_value()) return false;
+  return WritesBelow(surroundings_.read_only, stack_.entries_, index_);
 }
 
 // One that the stack before has open for the same purpose stays open; it may become one that is
 // written to.
 Task<absl::Status> FilterStack::Builder::KeepImage(const ImageSpec& image) {
-  const bool writes = WritesBelow(surroundings_.read_only, stack_.entries_, index_);
-  const ImageUse use = UseFor(writes, true);
+  const ImageUse use = UseFor(WritesToImage(), true);
   const std::size_t places = before_ == nullptr ? 0 : before_->places_.size();
   for (std::size_t i = 0; i < places; ++i) {
     Kept* const kept = before_->places_[i].kept;
@@ -292,6 +299,34 @@ Task<absl::Status> FilterStack::Builder::KeepChanges(const CowEntry& cow) {
   co_return absl::OkStatus();
 }
 
+Task<absl::StatusOr<verity::HashTree>> FilterStack::Builder::TreeOf(const TreeRoot& root) {
+  absl::StatusOr<verity::HashTree> tree =
+      co_await filters::ReadHashTree(place().kept->image->root());
+  if (absl::IsInvalidArgument(tree.status()) || absl::IsDataLoss(tree.status())) {
+    co_return Refused(ImageField(), std::string(tree.status().message()));
+  }
+  if (tree.ok() && root.size != 0 && tree->data_size().value != root.size) {
+    co_return Refused("verify.hash_tree.size_bytes",
+                      absl::StrCat("the tree is of ", tree->data_size().value, " bytes"));
+  }
+  co_return tree;
+}
+
+absl::StatusOr<std::unique_ptr<Filter>> FilterStack::Builder::Make(const VerifyEntry& verify) {
+  block::Node& other = place().kept->image->root();
+  if (!verify.tree.has_value()) {
+    return filters::NewVerify(below(), Environment(), other, verify.options);
+  }
+  const std::string& digest = verify.tree->digest;
+  absl::StatusOr<std::unique_ptr<Filter>> made = filters::NewVerifyTree(
+      below(), Environment(), other, *std::move(tree_), std::as_bytes(std::span(digest)),
+      surroundings_.host->workers(), verify.options);
+  if (absl::IsInvalidArgument(made.status())) {
+    return Refused("verify.hash_tree", std::string(made.status().message()));
+  }
+  return made;
+}
+
 // `status`, an error of an image that the entry needs, with the entry.
 absl::Status FilterStack::Builder::NotThisImage(const absl::Status& status) const {
   const absl::Status named = Annotate(status, absl::StrCat("filter '", entry().id, "'"));
@@ -322,6 +357,10 @@ Task<absl::Status> FilterStack::Builder::Add(std::size_t index) {
     CO_ASSIGN_OR_RETURN(volume_, co_await VolumeOf(*luks));
     place().cipher = filters::LuksIdentity(volume_);
     place().cipher_offset = volume_.iv_offset * 512;
+  }
+  const auto* const verify = std::get_if<VerifyEntry>(&entry().options);
+  if (verify != nullptr && verify->tree.has_value()) {
+    CO_ASSIGN_OR_RETURN(tree_, co_await TreeOf(*verify->tree));
   }
   absl::StatusOr<std::unique_ptr<Filter>> made =
       std::visit([this](const auto& options) { return Make(options); }, entry().options);

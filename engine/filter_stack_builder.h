@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/filter_stack.h"
+#include "engine/filters/verify_tree.h"
 #include "engine/luks_key.h"
 
 namespace gabion::engine {
@@ -53,6 +54,9 @@ class FilterStack::Builder {
   Task<absl::Status> KeepImage(const ImageSpec& image);
   Task<absl::Status> OpenImage(const ImageSpec& image, ImageUse use);
   Task<absl::Status> KeepChanges(const CowEntry& cow);
+  // Whether what clients write reaches it.
+  bool WritesToImage() const;
+  Task<absl::StatusOr<verity::HashTree>> TreeOf(const TreeRoot& root);
   std::string_view ImageField() const;
   absl::Status NotThisImage(const absl::Status& status) const;
 
@@ -101,9 +105,7 @@ class FilterStack::Builder {
   absl::StatusOr<std::unique_ptr<filters::Filter>> Make(const filters::ThrottleOptions&) {
     return filters::NewThrottle(below(), Environment(), *stack_.places_[index_].throttle);
   }
-  absl::StatusOr<std::unique_ptr<filters::Filter>> Make(const VerifyEntry& verify) {
-    return filters::NewVerify(below(), Environment(), place().kept->image->root(), verify.options);
-  }
+  absl::StatusOr<std::unique_ptr<filters::Filter>> Make(const VerifyEntry& verify);
   absl::StatusOr<std::unique_ptr<filters::Filter>> Make(
       const filters::WriteProtectOptions& options) {
     return filters::NewWriteProtect(below(), Environment(), options);
@@ -113,8 +115,9 @@ class FilterStack::Builder {
   FilterStack& stack_;
   const FilterStack* const before_;  // may be null
   std::size_t index_ = 0;
-  ByteRange part_;              // of a slice
-  filters::LuksVolume volume_;  // that is shown decrypted
+  ByteRange part_;                        // of a slice
+  filters::LuksVolume volume_;            // that is shown decrypted
+  std::optional<verity::HashTree> tree_;  // that is verified against
 };
 
 }  // namespace gabion::engine

@@ -141,6 +141,7 @@ class ShardServer final : private Image::GrowthObserver, private StackHost {
   Task<absl::StatusOr<Image*>> AcquireImage(ImageSpec spec, const io::Directory* pool,
                                             ImageUse use) override;
   Task<void> ReleaseImage(Image* image, ImageUse use) override;
+  runtime::Workers& workers() override { return workers_; }
   // Serves the connection behind `stream`, which must live on this shard.
   void Admit(const std::string& export_name, Arrival arrival, std::unique_ptr<io::Stream> stream);
 

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/text.h"
@@ -344,13 +346,33 @@ absl::StatusOr<engine::FilterOptions> CopyOnRead(const FilterSpec& spec, const F
 absl::StatusOr<engine::FilterOptions> Verify(const FilterSpec& spec, const FilterPlace& place) {
   const v1::VerifySpec& verify = spec.verify();
   engine::VerifyEntry entry;
-  ASSIGN_OR_RETURN(entry.reference,
-                   place.find_image(verify.reference_image(),
-                                    absl::StrCat(place.path, ".verify.reference_image")));
+  const bool in_tree = verify.has_hash_tree();
+  const std::string field =
+      absl::StrCat(place.path, in_tree ? ".verify.hash_tree.image" : ".verify.reference_image");
+  ASSIGN_OR_RETURN(entry.reference, place.find_image(ImageNamedBy(spec).name, field));
+  if (in_tree) {
+    const v1::HashTree& tree = verify.hash_tree();
+    entry.tree = {.digest = absl::HexStringToBytes(tree.root_digest()), .size = tree.size_bytes()};
+  }
   if (verify.on_mismatch() == v1::VerifySpec::ON_MISMATCH_REPORT) {
     entry.options.on_mismatch = filters::VerifyOptions::OnMismatch::kReport;
   }
   return entry;
+}
+
+absl::Status CheckVerify(const FilterSpec& spec, const std::string& path) {
+  const v1::VerifySpec& verify = spec.verify();
+  if (verify.has_hash_tree() == !verify.reference_image().empty()) {
+    return Invalid(absl::StrCat(path, ".verify"),
+                   "It is compared either with a reference_image or with a hash_tree.");
+  }
+  if (!verify.has_hash_tree()) return absl::OkStatus();
+  const std::string& digest = verify.hash_tree().root_digest();
+  const bool is_hex =
+      std::all_of(digest.begin(), digest.end(), [](char c) { return absl::ascii_isxdigit(c); });
+  if (is_hex && (digest.size() == 64 || digest.size() == 128)) return absl::OkStatus();
+  return Invalid(absl::StrCat(path, ".verify.hash_tree.root_digest"),
+                 "It must have 64 or 128 hexadecimal digits.");
 }
 
 engine::FilterOptions Stats(const FilterSpec& /*spec*/) { return filters::StatsOptions(); }
@@ -384,7 +406,7 @@ constexpr FilterKind kKinds[] = {
     {FilterSpec::kReadahead, false, false, Readahead, nullptr},
     {FilterSpec::kRetry, false, false, Retry, CheckRetry},
     {FilterSpec::kLuks, false, false, Luks, CheckLuks},
-    {FilterSpec::kVerify, false, false, nullptr, nullptr, Verify},
+    {FilterSpec::kVerify, false, false, nullptr, CheckVerify, Verify},
     {FilterSpec::kLog, false, false, Log, nullptr},
     {FilterSpec::kStats, false, false, Stats, nullptr},
     {FilterSpec::kFeatureMask, false, false, FeatureMask, nullptr},
@@ -407,6 +429,7 @@ std::string FilterKindName(const FilterSpec& spec) {
 }
 
 NamedImage ImageNamedBy(const FilterSpec& spec) {
+  if (spec.verify().has_hash_tree()) return {spec.verify().hash_tree().image(), false};
   if (spec.has_verify()) return {spec.verify().reference_image(), true};
   if (spec.has_cow()) return {spec.cow().image().image(), true};
   return {};

@@ -23,8 +23,8 @@ struct ZeroOptions {
   bool durable = false;
   bool may_unmap = true;   // false: keep or allocate the space (NBD_CMD_FLAG_NO_HOLE)
   bool fast_only = false;  // fail with kUnimplemented, content untouched, rather than write zeros
-  // Afterwards the topmost layer has all of it as its own (layer 1), also what read as zeros before
-  // because no layer had it.
+  // Of images: afterwards the topmost layer has all of it as its own (layer 1), also what read as
+  // zeros before because no layer had it.
   bool own = false;
 };
 

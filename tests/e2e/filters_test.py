@@ -3,8 +3,11 @@
 import json
 import os
 import random
+import re
+import shutil
 import threading
 import time
+import unittest
 
 import harness
 import nbd
@@ -222,6 +225,56 @@ class FiltersTest(harness.GabionTestCase):
             "export": {"name": "exports/written", "readOnly": False}, "updateMask": "readOnly"})
         self.assertEqual(refused.reason, "IMAGE_HAS_DEPENDENTS", refused)
         self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/twin"}).reason, "IMAGE_IN_USE")
+
+    @unittest.skipUnless(shutil.which("veritysetup"), "veritysetup is missing (cryptsetup-bin)")
+    def test_a_disk_is_verified_by_the_hash_tree_that_veritysetup_made(self):
+        data, hashes = self.daemon.file("verity.data"), self.daemon.file("verity.hashes")
+        content = harness.random_source().randbytes(4 * MiB)
+        harness.write_file(data, (0, content), size=4 * MiB)
+        made = run("veritysetup", "format", data, hashes).stdout
+        root = re.search(r"Root hash:\s+([0-9a-f]+)", made).group(1)
+        damaged = 1234567
+        self.daemon.import_file("verity-good", data)
+        wrong = bytes([content[damaged] ^ 1])
+        harness.write_file(data, (0, content[:damaged] + wrong + content[damaged + 1:]), size=4 * MiB)
+        self.daemon.import_file("verity-bad", data)
+        self.daemon.import_file("verity-hashes", hashes)
+
+        def spec(**fields):
+            return {"hashTree": {"image": "images/verity-hashes", "rootDigest": root, **fields}}
+
+        stack = [inline("count", stats={}), inline("tree", verify=spec(sizeBytes=str(4 * MiB)))]
+        self.daemon.create_export("verity-good", "verity-good", filterStack=stack)
+        handle = self.connect(self.daemon.uri("verity-good"))
+        self.assertTrue(handle.is_read_only())
+        self.assertEqual(b"".join(handle.pread(MiB, at) for at in range(0, 4 * MiB, MiB)), content)
+        self.assertEqual(handle.pread(5000, 4095), content[4095:9095])
+        self.assertEqual(self.counters("verity-good", "tree")["mismatches"], 0)
+        harness.hang_up(handle)
+        self.daemon.delete_export("verity-good")
+        self.daemon.create_export("verity-bad", "verity-bad", filterStack=stack)
+        handle = self.connect(self.daemon.uri("verity-bad"))
+        block = damaged // 4096 * 4096
+        self.assertEqual(handle.pread(block, 0), content[:block])
+        self.assertEqual(errno_of(lambda: handle.pread(1, block)), "EIO")
+        self.assertEqual(handle.pread(4 * MiB - block - 4096, block + 4096), content[block + 4096:])
+        self.daemon.call("ExportService/UpdateExport", {"export": {"name": "exports/verity-bad", "filterStack": [
+            stack[0], inline("tree", verify={**spec(sizeBytes=str(4 * MiB)), "onMismatch": "ON_MISMATCH_REPORT"})]},
+            "updateMask": "filterStack"})
+        self.assertEqual(handle.pread(1, damaged), wrong)
+        harness.hang_up(handle)
+        self.daemon.delete_export("verity-bad")
+        for fields, field in ((spec(sizeBytes="4096"), "hash_tree.size_bytes"),
+                              (spec(image="images/verity-bad"), "hash_tree.image"),
+                              (spec(rootDigest=root * 2), "hash_tree")):
+            error = self.daemon.refusal("ExportService/CreateExport", {"exportId": "verity", "export": {
+                "source": "images/verity-good", "filterStack": [inline("tree", verify=fields)]}})
+            self.assertEqual(error.reason, "FILTER_PARAMETERS_INVALID", error)
+            self.assertEqual([v[0] for v in error.violations()], [f"export.filter_stack[0].spec.verify.{field}"])
+        self.daemon.create_export("verity", "verity-good",
+                                  filterStack=[inline("tree", verify=spec(rootDigest="0" * 64))])
+        handle = self.connect(self.daemon.uri("verity"))
+        self.assertEqual(errno_of(lambda: handle.pread(1, 0)), "EIO")
 
     def test_partitions_are_shown_by_their_number(self):
         path = self.daemon.file("disk.raw")

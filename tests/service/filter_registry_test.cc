@@ -134,6 +134,28 @@ TEST(FilterRegistryTest, Cow) {
   EXPECT_EQ(OptionsOf<engine::CowEntry>("cow { block_size_bytes: 512 memory { max_bytes: 8192 } }"),
             (engine::CowEntry{.options = {512}, .max_memory = 8192}));
   EXPECT_EQ(OptionsOf<engine::CowEntry>("cow { file {} }"), engine::CowEntry{.in_file = true});
+  const auto kept = OptionsOf<engine::CowEntry>("cow { image { image: 'images/a' } }");
+  ASSERT_TRUE(kept.image.has_value());
+  EXPECT_EQ(kept.image->name, "images/a");
+  EXPECT_EQ(Fault("cow { block_size_bytes: 4096 image { image: 'images/a' } }"),
+            "FILTER_PARAMETERS_INVALID spec.cow.block_size_bytes");
+  const v1::FilterSpec none = Parse("cow { image { image: 'images/none' } }");
+  EXPECT_EQ(InfoOf(ResolveFilter(none, Place()).status()).metadata().at("field"),
+            "spec.cow.image.image");
+}
+
+TEST(FilterRegistryTest, ImagesThatFiltersName) {
+  const auto told = [](const char* text) {
+    const NamedImage image = ImageNamedBy(Parse(text));
+    return absl::StrCat(image.name, image.is_written ? " written" : "");
+  };
+  EXPECT_EQ(told("cow { image { image: 'images/a' } }"), "images/a written");
+  EXPECT_EQ(told("verify { reference_image: 'images/a' }"), "images/a written");
+  EXPECT_EQ(told("verify { hash_tree { image: 'images/a' } }"), "images/a");
+  for (const char* text : {"cow {}", "cow { file {} }", "stats {}", "cache {}",
+                           "copy_on_read { bottom_image: 'images/a' }"}) {
+    EXPECT_EQ(ImageNamedBy(Parse(text)).name, "") << text;
+  }
 }
 
 TEST(FilterRegistryTest, Cache) {
@@ -165,6 +187,24 @@ TEST(FilterRegistryTest, Verify) {
   const auto report = OptionsOf<engine::VerifyEntry>(
       "verify { reference_image: 'images/a' on_mismatch: ON_MISMATCH_REPORT }");
   EXPECT_EQ(report.options.on_mismatch, filters::VerifyOptions::OnMismatch::kReport);
+  EXPECT_FALSE(report.tree.has_value());
+  const std::string digest = "00ffAB" + std::string(58, '1');
+  const auto tree = OptionsOf<engine::VerifyEntry>(absl::StrCat(
+      "verify { hash_tree { image: 'images/a' root_digest: '", digest, "' size_bytes: 7 } }"));
+  EXPECT_EQ(tree.reference.name, "images/a");
+  ASSERT_TRUE(tree.tree.has_value());
+  EXPECT_EQ(tree.tree->digest, std::string("\0\xff\xab", 3) + std::string(29, '\x11'));
+  EXPECT_EQ(tree.tree->size, 7u);
+  EXPECT_EQ(Fault("verify {}"), "FILTER_PARAMETERS_INVALID spec.verify");
+  EXPECT_EQ(Fault(absl::StrCat("verify { reference_image: 'images/a' hash_tree { image: "
+                               "'images/a' root_digest: '",
+                               digest, "' } }")),
+            "FILTER_PARAMETERS_INVALID spec.verify");
+  for (const std::string& wrong : {digest.substr(1), digest + "00", std::string(64, 'g')}) {
+    EXPECT_EQ(Fault(absl::StrCat("verify { hash_tree { image: 'images/a' root_digest: '", wrong,
+                                 "' } }")),
+              "FILTER_PARAMETERS_INVALID spec.verify.hash_tree.root_digest");
+  }
   const v1::FilterSpec none = Parse("verify { reference_image: 'images/none' }");
   EXPECT_EQ(InfoOf(ResolveFilter(none, Place()).status()).metadata().at("field"),
             "spec.verify.reference_image");

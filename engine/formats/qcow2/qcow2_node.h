@@ -8,8 +8,7 @@
 // to
 //      it; an L2 table before the L1 entry. So nobody ever reads what a cluster held before.
 // (W3) A refcount block is durable before the refcount table in the file refers to it; a table
-// before
-//      the header.
+//      before the header.
 // (W4) A cluster is given up only when what referred to it is gone from the file, durably.
 // (W5) A cluster is reused only when every request that may have seen the old reference is done and
 //      the hole for it has been punched: both come before its refcount is decreased.
