@@ -1,9 +1,11 @@
 // The simulation finds what is wrong, and only that.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "tests/sim/sim_run.h"
 #include "tests/sim/toy_format.h"
@@ -17,8 +19,14 @@ constexpr uint64_t kMostRuns = 60;
 // Whatever goes wrong here is the bug, not a fault.
 constexpr SimRunOptions kOptions{.sessions = 6, .operations = 300, .faults = false};
 
-// The first finding within a number of simulations; empty if there is none.
-std::string FirstFinding(const SimFormat& format, uint64_t runs) {
+bool HasFinding(const SimReport& report, std::string_view start) {
+  return std::any_of(report.findings.begin(), report.findings.end(),
+                     [start](std::string_view finding) { return finding.starts_with(start); });
+}
+
+// What the first simulation found, of `runs`, in which a finding begins with `start`; empty if none
+// did.
+std::string FirstFinding(const SimFormat& format, uint64_t runs, std::string_view start = "") {
   test::RandomSource random;
   for (uint64_t i = 0; i < runs; ++i) {
     const uint64_t seed = random.Next();
@@ -26,7 +34,7 @@ std::string FirstFinding(const SimFormat& format, uint64_t runs) {
     if (report.findings.empty()) continue;
     std::string finding = Describe(format, seed, report);
     std::printf("%s\n", finding.c_str());
-    return finding;
+    if (HasFinding(report, start)) return finding;
   }
   return "";
 }
@@ -35,11 +43,10 @@ class WrongNodeTest : public testing::TestWithParam<Bug> {};
 
 TEST_P(WrongNodeTest, IsFound) {
   const std::unique_ptr<SimFormat> format = NewWrongFormat(GetParam());
-  const std::string finding = FirstFinding(*format, kMostRuns);
-  EXPECT_NE(finding, "");
-  if (GetParam() == Bug::kDataCalledZero) {
-    EXPECT_NE(finding.find("status of"), std::string::npos) << finding;
-  }
+  // Where a crash or a request in flight leaves a choice, the model takes zeros at their word; then
+  // it is the next read that contradicts them.
+  const bool is_of_status = GetParam() == Bug::kDataCalledZero;
+  EXPECT_NE(FirstFinding(*format, kMostRuns, is_of_status ? "status of " : ""), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Bugs, WrongNodeTest,
