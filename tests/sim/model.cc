@@ -152,6 +152,10 @@ bool Model::Quiet(const Segment& segment, Moment begun) const {
                      [&](const Candidate& candidate) { return ops_[candidate.op].ended < begun; });
 }
 
+Model::Moment Model::Since(const Segment& segment, Moment begun) const {
+  return Quiet(segment, begun) ? kNever - 1 : begun;
+}
+
 absl::Status Model::CheckRead(Moment begun, ByteRange range, Bytes seen, bool lasting) {
   ++now_;
   uint64_t at = range.offset.value;
@@ -170,14 +174,15 @@ absl::Status Model::CheckPart(Moment begun, uint64_t offset, Bytes seen, bool la
   const auto found = SegmentOf(offset);
   const std::vector<Candidate>& all = found->second.candidates;
   const bool only = all.size() == 1;
+  const Moment since = Since(found->second, begun);
   std::vector<bool> shown;
   bool any = false;
   for (const Candidate& candidate : all) {
-    shown.push_back(candidate.gone > begun && Shows(candidate, offset, seen));
+    shown.push_back(candidate.gone > since && Shows(candidate, offset, seen));
     any |= shown.back();
   }
-  if (!any) return Unexpected(begun, offset, seen, found->second);
-  if (only || !Quiet(found->second, begun)) return absl::OkStatus();
+  if (!any) return Unexpected(since, offset, seen, found->second);
+  if (only || since == begun) return absl::OkStatus();
   SplitAt(offset);
   SplitAt(offset + seen.size());
   std::vector<Candidate>& part = SegmentOf(offset)->second.candidates;
@@ -218,12 +223,13 @@ absl::Status Model::CheckZeros(Moment begun, ByteRange range) {
   SplitAt(range.end().value);
   for (auto it = SegmentOf(range.offset.value);
        it != segments_.end() && it->first < range.end().value; ++it) {
-    if (!MayBeZero(it->second, begun)) {
+    const Moment since = Since(it->second, begun);
+    if (!MayBeZero(it->second, since)) {
       const ByteRange part = Range(it->first, it->second.end - it->first);
       return absl::DataLossError(
-          absl::StrCat("status of ", Name(part), ": zeros; may be: ", Expected(begun, it->second)));
+          absl::StrCat("status of ", Name(part), ": zeros; may be: ", Expected(since, it->second)));
     }
-    if (it->second.candidates.size() == 1 || !Quiet(it->second, begun)) continue;
+    if (it->second.candidates.size() == 1 || since == begun) continue;
     for (Candidate& candidate : it->second.candidates) {
       if (ops_[candidate.op].effect == Effect::kData)
         candidate.gone = std::min(candidate.gone, now_);

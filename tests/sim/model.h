@@ -29,7 +29,7 @@ enum class Effect : uint8_t {
 //     flight replace nothing, but may show.
 // (2) A look (read or status) may see each effect that was not replaced before the look began. Each
 //     sector, or part of one that belongs together, shows one effect, not a mix.
-// (3) What a look saw while nothing was going on stays: later looks see the same.
+// (3) What a look saw while nothing was going on stays: looks that end later see the same.
 // (4) A crash brings back what was replaced, unless the replacement was durable: by itself, or
 //     because a flush began after it was done. What rule (3) has excluded counts as replaced.
 //
@@ -103,6 +103,9 @@ class Model {
   bool MayBeZero(const Segment& segment, Moment begun) const;
   // True if nothing that concerns the segment was going on since `begun`.
   bool Quiet(const Segment& segment, Moment begun) const;
+  // What is gone since then, a look that began at `begun` and ends now may see. In quiet that is
+  // nothing: only other looks can have excluded anything meanwhile (3).
+  Moment Since(const Segment& segment, Moment begun) const;
   absl::Status CheckPart(Moment begun, uint64_t offset, Bytes seen, bool lasting);
   absl::Status Unexpected(Moment begun, uint64_t offset, Bytes seen, const Segment& segment) const;
   std::string Expected(Moment begun, const Segment& segment) const;

@@ -78,6 +78,23 @@ TEST_F(ModelTest, WhatWasSeenInQuietStays) {
   EXPECT_FALSE(MayShow(second));
 }
 
+TEST_F(ModelTest, LooksAtTheSameTimeSeeTheSameInQuiet) {
+  const OpId failed = model_.Begin(Effect::kData, kAll);
+  model_.Fail(failed);
+  const block::ExtentList zeros = {{.range = kAll, .kind = block::ExtentKind::kZero}};
+  for (const bool zero_first : {false, true}) {
+    Model model = model_;
+    const Model::Moment begun[] = {model.BeginLook(), model.BeginLook(), model.BeginLook(),
+                                   model.BeginLook()};
+    const OpId seen[] = {zero_first ? Model::kNothing : failed,
+                         zero_first ? failed : Model::kNothing};
+    EXPECT_TRUE(model.CheckRead(begun[0], kAll, BytesOf(seen[0])).ok());
+    EXPECT_FALSE(model.CheckRead(begun[1], kAll, BytesOf(seen[1])).ok());
+    EXPECT_EQ(model.CheckExtents(begun[2], kAll, zeros, 1, {}).ok(), zero_first);
+    EXPECT_TRUE(model.CheckRead(begun[3], kAll, BytesOf(seen[0])).ok());
+  }
+}
+
 TEST_F(ModelTest, WhatHasFailedOrIsInFlightMayShow) {
   const OpId before = Done(Effect::kData);
   const OpId failed = model_.Begin(Effect::kData, kAll);
