@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -283,6 +284,43 @@ TEST_F(CacheTest, BytesThatOnlyABrokenScratchNodeHasAreAnError) {
   EXPECT_NE(base_.logger.lines[0].message.find("4096 bytes"), std::string::npos);
   scratch_.SetFault(nullptr);
 }
+
+// A write that goes to the child at once, because of the mode or because it is durable, while some
+// of the scratch node's writes fail.
+class CacheFailedWriteTest : public CacheTest,
+                             public testing::WithParamInterface<std::tuple<Mode, int>> {};
+
+TEST_P(CacheFailedWriteTest, LeavesNoCleanBlockOlderThanTheChild) {
+  const auto [mode, failures] = GetParam();
+  Start(Mode::kWriteback);
+  EXPECT_TRUE(base_.Write(*cache_, Range(10, 10), 7).ok());
+  base_.Read(*cache_, Range(kB, 2 * kB));
+  FailChild(NodeCall::kWrite, 0);  // else a change to writethrough brings it there
+  options_.mode = mode;
+  cache_->Configure(options_);
+  base_.ready.RunUntilIdle();
+  FailChild(NodeCall::kWrite, std::nullopt);
+  ASSERT_EQ(CounterOf(*cache_, "dirty_bytes"), kB) << "only the first block is";
+
+  scratch_.SetFault([left = failures](NodeCall call, ByteRange) mutable {
+    const bool fails = call == NodeCall::kWrite && left-- > 0;
+    return fails ? absl::InternalError("broken") : absl::OkStatus();
+  });
+  const ByteRange range = Range(kB / 2, 2 * kB);
+  const bool durable = mode == Mode::kWriteback;
+  EXPECT_EQ(base_.Write(*cache_, range, 8, durable).code(), absl::StatusCode::kInternal);
+  scratch_.SetFault(nullptr);
+  EXPECT_EQ(CounterOf(*cache_, "dirty_bytes"), kB) << "it keeps what the child does not have";
+
+  EXPECT_EQ(base_.Read(child_, range), Filled(2 * kB, 8));
+  EXPECT_EQ(base_.Read(*cache_, Range(kB, kB)), Filled(kB, 8)) << "was written as a whole";
+  EXPECT_EQ(base_.Read(*cache_, Range(2 * kB, kB)), base_.Read(child_, Range(2 * kB, kB)));
+  EXPECT_EQ(base_.Read(*cache_, Range(10, 10)), Filled(10, 7));
+}
+
+INSTANTIATE_TEST_SUITE_P(OneOrAll, CacheFailedWriteTest,
+                         testing::Combine(testing::Values(Mode::kWriteback, Mode::kWritethrough),
+                                          testing::Values(1, 3)));
 
 TEST_F(CacheTest, AnotherFilterGoesOnAndTheOneBeforeWritesNothingBack) {
   Start(Mode::kWriteback);
