@@ -106,7 +106,9 @@ void Search::TakeGptEntries(Bytes bytes) {
   const absl::Status status = CheckGptEntries(header_, bytes);
   if (status.ok()) return Finish(FindGptPartition(header_, bytes, number_));
   damage_.Update(status);
-  if (places_[next_place_ - 1].sector == kPrimaryHeader) {
+  // One that names itself would be looked at again without end.
+  const bool is_first = places_[next_place_ - 1].sector == kPrimaryHeader;
+  if (is_first && header_.other_sector != kPrimaryHeader) {
     const auto next = places_.begin() + static_cast<std::ptrdiff_t>(next_place_);
     places_.insert(next, {header_.sector_bytes, header_.other_sector});
   }
