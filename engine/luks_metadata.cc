@@ -143,6 +143,7 @@ absl::Status DecodeSlot(Json from, LuksMetadata& metadata) {
   const Json area = from["area"];
   if (area["type"].Text() != "raw" || from["af"]["type"].Text() != "luks1") {
     metadata.unsupported = "the kind of a key slot";
+    return absl::OkStatus();
   }
   uint64_t stripes = 0;
   RETURN_IF_ERROR(Read(from["af"]["stripes"], stripes));
@@ -158,7 +159,9 @@ absl::Status DecodeSlot(Json from, LuksMetadata& metadata) {
 absl::Status DecodeSegment(Json segment, LuksMetadata& metadata) {
   if (segment["type"].Text() != "crypt") {
     metadata.unsupported = absl::StrCat("data of type ", Quoted(segment["type"].Text()));
-  } else if (segment["integrity"].Exists()) {
+    return absl::OkStatus();  // has other members
+  }
+  if (segment["integrity"].Exists()) {
     metadata.unsupported =
         absl::StrCat("integrity protection by ", Quoted(segment["integrity"]["type"].Text()));
   } else if (segment["flags"].HasMembers()) {
@@ -321,6 +324,7 @@ absl::StatusOr<LuksMetadata> DecodeLuks2(const std::string& json) {
   if (segments > 1 && metadata.unsupported.empty()) {
     metadata.unsupported = "data in several segments";
   }
+  if (!metadata.unsupported.empty()) return metadata;
   RETURN_IF_ERROR(DecodeDigests(root["digests"], name, metadata));
   uint64_t json_bytes = 0;
   uint64_t slots_bytes = 0;

@@ -52,7 +52,8 @@ struct LuksMetadata {
   LuksDigest digest;
   ByteOffset header_end;  // behind all metadata and key slots
   std::vector<LuksKeySlot> slots;
-  std::string unsupported;  // what Gabion does not do, for people; empty: nothing
+  // What Gabion does not do, for people; the rest may then be missing. Empty: nothing.
+  std::string unsupported;
 };
 
 // LUKS1 On-Disk Format Specification 1.2.3, section 2.2: the first 592 bytes of the disk.

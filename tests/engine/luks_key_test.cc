@@ -189,6 +189,11 @@ TEST_F(LuksKeyTest, WhatGabionDoesNotDoIsRefusedByName) {
       Run(absl::StrCat("cryptsetup reencrypt --init-only -q --key-file key --pbkdf pbkdf2 ",
                        "--pbkdf-force-iterations 1000 volume")));
   refused("reencryption");
+  WriteFile("volume", RandomText(36 * kMiB));
+  ASSERT_NO_FATAL_FAILURE(
+      Run(absl::StrCat("cryptsetup reencrypt --encrypt --init-only -q --key-file key ",
+                       "--reduce-device-size 32M ", kQuick2, "volume")));
+  refused("reencryption");
   for (const char* const type : {kQuick1, kQuick2}) {
     WriteFile("data", std::string(kMiB, 'x'));
     ASSERT_NO_FATAL_FAILURE(Run(absl::StrCat("rm volume; cryptsetup luksFormat -q --key-file key ",

@@ -183,6 +183,32 @@ TEST(LuksMetadataTest, WhatIsNotSupportedIsNamed) {
   }
 }
 
+// As while cryptsetup encrypts a disk in place: data that is not encrypted yet has neither vectors
+// nor a digest.
+TEST(LuksMetadataTest, WhatIsNotSupportedNeedsNoMembersOfWhatIs) {
+  const std::string encrypting = absl::StrReplaceAll(
+      kLuks2, {{R"("segments": {)",
+                R"("segments": {"1": {"type": "linear", "offset": "50331648", "size": "16777216"},)"
+                R"("2": {"type": "linear", "offset": "0", "size": "33554432", )"
+                R"("flags": ["backup-previous"]},)"},
+               {R"("json_size")", R"("requirements": {"mandatory": ["x"]}, "json_size")"}});
+  struct Case {
+    std::string json;
+    std::string name;
+  };
+  const Case cases[] = {
+      {encrypting, "reencryption"},
+      {With(R"("iv_tweak": "0",)", R"("type": "linear",)"), "'linear'"},
+      {With(R"("type": "raw")", R"("type": "datashift")"), "key slot"},
+      {With(R"({"type": "luks1", "stripes": 4000,)", R"({"type": "other",)"), "key slot"},
+  };
+  for (const Case& one : cases) {
+    const absl::Status status = Check(one.json).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << one.json << ": " << status;
+    EXPECT_NE(std::string(status.message()).find(one.name), std::string::npos) << status;
+  }
+}
+
 TEST(LuksMetadataTest, TheSecondVersionsNumbersAreNotBelieved) {
   struct Case {
     std::string from;
