@@ -73,14 +73,17 @@ ExportState ShardServer::StateOf(const nbd::ExportVersion& version) const {
 }
 
 ExportState ShardServer::StateOf(const Served& served) const {
-  const nbd::ExportVersion& current = served.exported.current();
-  ExportState state = StateOf(current);
+  return StateOf(served, served.exported.current());
+}
+
+ExportState ShardServer::StateOf(const Served& served, const nbd::ExportVersion& version) const {
+  ExportState state = StateOf(version);
   state.connection_count = static_cast<uint32_t>(served.exported.sessions());
   for (const nbd::SessionReport& report : served.exported.Sessions()) {
     const nbd::ExportInfo& told = report.session->negotiated().exported;
-    state.sizes_propagated &= told.block_sizes == current.info.block_sizes &&
-                              told.traits.size == current.info.traits.size;
-    state.read_only_propagated &= told.traits.read_only == current.info.traits.read_only;
+    state.sizes_propagated &= told.block_sizes == version.info.block_sizes &&
+                              told.traits.size == version.info.traits.size;
+    state.read_only_propagated &= told.traits.read_only == version.info.traits.read_only;
   }
   return state;
 }
@@ -202,7 +205,7 @@ absl::StatusOr<ExportState> ShardServer::CheckVersion(const ExportSpec& spec, co
   if (served != nullptr && !served->stack->CanConfigure(spec.filters)) {
     RETURN_IF_ERROR(CheckFits(*served, spec, stack));
   }
-  return StateOf(*version);
+  return served != nullptr ? StateOf(*served, *version) : StateOf(*version);
 }
 
 Task<absl::StatusOr<ExportState>> ShardServer::CheckExport(ExportSpec spec, const Pools& pools) {

@@ -216,6 +216,8 @@ class ShardServer final : private Image::GrowthObserver, private StackHost {
                                            FilterStack& stack);
   absl::Status PublishVersion(Served& served);
   ExportState StateOf(const Served& served) const;
+  // As if `version` were the current one.
+  ExportState StateOf(const Served& served, const nbd::ExportVersion& version) const;
   ExportState StateOf(const nbd::ExportVersion& version) const;
 
   runtime::Shard& shard_;

@@ -138,11 +138,13 @@ absl::StatusOr<v1::Export> ExportManager::Bring(const StoredExport& before, cons
     *after.mutable_update_time() = Now();
   }
   if (!call.validate_only) return Apply(before, std::move(after), change, call);
-  ExportServing::State planned = serving_.Check(after, change);
-  if (!planned.ok() && !failed) return planned.status();
+  const ExportServing::State planned = serving_.Check(after, change);
   if (planned.ok()) {
-    planned->connection_count = shown.connection_count();
     SetServed(&after);
+  } else if (failed && SameObstacle(after.state_error(), planned.status())) {
+    *after.mutable_state_error() = ToRpcStatus(planned.status());
+  } else {
+    return planned.status();
   }
   return TellTrial(after, planned);
 }

@@ -54,11 +54,12 @@ absl::StatusOr<engine::ExportSpec> ExportServing::SpecFor(const v1::Export& expo
   return spec;
 }
 
-ExportServing::State ExportServing::Serve(const v1::Export& exported) const {
-  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported, {}));
+ExportServing::State ExportServing::Serve(const v1::Export& exported,
+                                          const FilterChange& change) const {
+  ASSIGN_OR_RETURN(engine::ExportSpec spec, SpecFor(exported, change));
   State state =
       Await<State>([&](auto done) { engine_.CreateExport(std::move(spec), std::move(done)); });
-  if (!state.ok()) return FromEngine(state.status(), About(exported));
+  if (!state.ok()) return FromEngine(state.status(), About(exported, change.fields));
   return state;
 }
 
@@ -73,7 +74,7 @@ ExportServing::State ExportServing::Change(const v1::Export& exported,
 
 ExportServing::State ExportServing::ServeOrChange(const v1::Export& exported,
                                                   const FilterChange& change) const {
-  return Look({exported.name()}).front().ok() ? Change(exported, change) : Serve(exported);
+  return Look({exported.name()}).front().ok() ? Change(exported, change) : Serve(exported, change);
 }
 
 ExportServing::State ExportServing::Check(const v1::Export& exported,

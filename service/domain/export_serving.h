@@ -62,7 +62,7 @@ class ExportServing {
         options_(options) {}
 
   // Begins to serve what is not served.
-  State Serve(const v1::Export& exported) const;
+  State Serve(const v1::Export& exported, const FilterChange& change = {}) const;
   // Brings what is served to `exported`.
   State Change(const v1::Export& exported, const FilterChange& change = {}) const;
   // Whichever of the two it needs.

@@ -319,6 +319,30 @@ TEST_P(EngineFiltersTest, TheEngineStopsWhileAChangeWaitsForRequests) {
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
 }
 
+TEST_P(EngineFiltersTest, ACheckTellsOfClientsWhatTheChangeDoes) {
+  ASSERT_TRUE(Create({}).ok());
+  const Nbd nbd = Connect("e");
+  ASSERT_NE(nbd, nullptr);
+  char byte = 0;
+  ASSERT_EQ(nbd_pread(nbd.get(), &byte, 1, 0, 0), 0);  // it has been taken in
+  for (const bool other_sizes : {false, true}) {
+    std::vector<FilterEntry> entries = {Entry("stats", filters::StatsOptions{})};
+    if (other_sizes) entries.push_back(Entry("align", filters::AlignOptions{.alignment = 65536}));
+    const auto checked = Check(entries);
+    const auto changed = Change(entries);
+    ASSERT_TRUE(checked.ok() && changed.ok()) << checked.status() << changed.status();
+    EXPECT_EQ(changed->connection_count, 1u);
+    EXPECT_EQ(changed->sizes_propagated, !other_sizes);
+    for (const ExportState& state : {*checked, *changed}) {
+      EXPECT_EQ(state.connection_count, changed->connection_count);
+      EXPECT_EQ(state.sizes_propagated, changed->sizes_propagated);
+      EXPECT_EQ(state.read_only_propagated, changed->read_only_propagated);
+      EXPECT_EQ(state.generation, changed->generation);
+      EXPECT_EQ(state.effective.preferred.bytes, changed->effective.preferred.bytes);
+    }
+  }
+}
+
 TEST_P(EngineFiltersTest, WhatIsToldOfAPieceIsToldOfAllOfIt) {
   ExportSpec spec = Export("e", "a");
   spec.block_sizes.minimum = 65536;

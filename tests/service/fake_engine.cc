@@ -375,7 +375,13 @@ void FakeEngine::CheckExport(engine::ExportSpec spec, Callback<absl::StatusOr<Ex
                                   [this, spec]() -> absl::StatusOr<ExportState> {
                                     RETURN_IF_ERROR(CheckUnlocked(spec.image));
                                     RETURN_IF_ERROR(CheckStack(spec));
-                                    return State({spec, {}});
+                                    const std::lock_guard lock(mutex_);
+                                    Export checked{spec, {}};
+                                    const auto found = exports_.find(spec.name);
+                                    if (found != exports_.end()) {
+                                      checked.connections = found->second.connections;
+                                    }
+                                    return State(checked);
                                   });
 }
 
