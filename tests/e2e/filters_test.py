@@ -89,6 +89,64 @@ class FiltersTest(harness.GabionTestCase):
         handle.pwrite(b"x" * 512, 4096)
         self.daemon.call("FilterService/DeleteFilter", {"name": "filters/gold"})
 
+    def world(self, export):
+        """What is told of an export and of filters, what is in the pool, and which files the daemon has open."""
+        asked = [self.daemon.call(method, request) for method, request in (
+            ("ExportService/ListExports", {}), ("FilterService/ListFilters", {}), ("ImageService/ListImages", {}),
+            ("InspectService/GetFilterStatistics", {"name": f"exports/{export}"}))]
+        for reply in asked:
+            reply.pop("revision", None)  # moves when it is written down that a client has come
+        folder = f"/proc/{self.daemon.process.pid}/fd"
+        return asked, sorted(os.listdir(self.daemon.pool)), sorted(
+            link for link in (os.readlink(os.path.join(folder, fd)) for fd in os.listdir(folder)) if link.startswith(self.daemon.pool))
+
+    def attempt(self, method, request, dry):
+        """What a call answers, or its error, but for etags and times."""
+        try:
+            reply = self.daemon.call(method, {**request, "validateOnly": dry})
+        except harness.CallError as error:
+            return error.code, error.reason, error.message, error.metadata, error.violations()
+        for field in ("etag", "updateTime"):
+            del reply[field]
+        reply["conditions"] = [{k: v for k, v in c.items() if k != "lastTransitionTime"} for c in reply["conditions"]]
+        return reply
+
+    def try_and_do(self, method, request, reason=None):
+        """A dry run, which changes nothing, and then the call, whose answer it has."""
+        before = self.world("trial")
+        tried = self.attempt(method, request, True)
+        self.assertEqual(self.world("trial"), before, request)
+        done = self.attempt(method, request, False)
+        self.assertEqual(tried, done, request)
+        if reason is None:
+            self.assertIsInstance(done, dict, request)
+        else:
+            self.assertEqual(done[1], reason, request)
+
+    def test_dry_runs_answer_as_the_calls_and_leave_nothing(self):
+        self.daemon.create_image("other", MiB)
+        self.daemon.call("FilterService/CreateFilter", {"filterId": "shared", "filter": {"spec": {"throttle": {}}}})
+        handle = self.connect(self.daemon.serve("trial", 4 * MiB, filterStack=[inline("first", stats={})]))
+        handle.pwrite(b"t" * 4096, 0)
+        for spec in ({"stats": {}}, {"align": {"alignmentBytes": 65536}}, {"cache": {}}, {"slice": {"range": {}}},
+                     {"resize": {"roundUpBytes": 512}}, {"featureMask": {"hideTrim": True}}, {"fault": {"rules": [{"maxHits": 1}]}}):
+            self.try_and_do("ExportService/AttachFilter", {"name": "exports/trial", "entry": {"entryId": "new", "spec": spec}})
+            self.try_and_do("ExportService/DetachFilter", {"name": "exports/trial", "entryId": "new"})
+            self.assertEqual(handle.pread(4096, 0), b"t" * 4096)
+        for spec, reason in (({"slice": {"range": {"offsetBytes": "512"}}}, "STACK_INCOMPATIBLE_WITH_CONNECTIONS"),
+                             ({"readOnly": {}}, "STACK_INCOMPATIBLE_WITH_CONNECTIONS"),
+                             ({"cow": {}}, "STACK_INCOMPATIBLE_WITH_CONNECTIONS"),
+                             ({"fault": {"alignmentBytes": 4096}}, "STACK_INCOMPATIBLE_WITH_CONNECTIONS"),
+                             ({"slice": {"range": {"offsetBytes": str(5 * MiB)}}}, "FILTER_PARAMETERS_INVALID"),
+                             ({"slice": {"partition": 1}}, "FILTER_PARAMETERS_INVALID"),
+                             ({"verify": {"referenceImage": "images/other"}}, "STACK_INCOMPATIBLE_WITH_CONNECTIONS"),
+                             ({"verify": {"referenceImage": "images/none"}}, "RESOURCE_NOT_FOUND")):
+            self.try_and_do("ExportService/AttachFilter", {"name": "exports/trial", "entry": {"spec": spec}}, reason)
+        self.try_and_do("ExportService/AttachFilter", {"name": "exports/trial", "entry": {"filter": "filters/shared"}, "index": 1})
+        self.try_and_do("ExportService/UpdateExport", {"updateMask": "filterStack", "export": {
+            "name": "exports/trial", "filterStack": [inline("first", stats={}), {"filter": "filters/shared", "bypassed": True}]}})
+        self.assertEqual(handle.pread(4096, 0), b"t" * 4096)
+
     def test_changes_are_kept_apart_from_an_image_that_others_stand_on(self):
         path = self.daemon.file("golden.qcow2")
         run("qemu-img", "create", "-q", "-f", "qcow2", path, "4M")
