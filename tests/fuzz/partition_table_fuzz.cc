@@ -16,9 +16,9 @@
 #include "engine/base/align.h"
 #include "engine/base/bytes.h"
 #include "engine/base/check.h"
+#include "engine/base/little_endian.h"
 #include "engine/block/aligned_node.h"
 #include "engine/filters/partitions/crc32.h"
-#include "engine/filters/partitions/little_endian.h"
 #include "engine/filters/partitions/mbr.h"
 #include "engine/filters/slice.h"
 #include "engine/runtime/ready_queue.h"
@@ -27,8 +27,6 @@ namespace gabion::filters {
 namespace {
 
 using partitions::Crc32;
-using partitions::LoadLe32;
-using partitions::LoadLe64;
 
 constexpr uint64_t kMostSectors = 2048;
 constexpr std::size_t kHeadBytes = 6;
