@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <memory>
-#include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -220,8 +220,8 @@ class Race {
   }
   // True if what is said of the layer was so, for all of the range at one time.
   static bool IsAll(const std::vector<ExtentKind>& kinds, const Explanation& one) {
-    return std::all_of(kinds.begin() + one.range.offset.value,
-                       kinds.begin() + one.range.end().value,
+    const auto range = std::span(kinds).subspan(one.range.offset.value, one.range.length.value);
+    return std::all_of(range.begin(), range.end(),
                        [&one](ExtentKind kind) { return StateOf(kind) == one.layers[0].state; });
   }
 

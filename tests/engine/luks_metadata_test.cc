@@ -85,7 +85,7 @@ TEST(LuksMetadataTest, TheFieldsOfTheFirstVersionAreFound) {
   EXPECT_EQ(metadata->digest.salt, std::string(32, 's'));
   EXPECT_EQ(metadata->sector_bytes, 512u);
   ASSERT_EQ(metadata->slots.size(), 1u);
-  EXPECT_EQ(metadata->slots[0].area, Range((8 + 1008) * 512, 64 * 4000));
+  EXPECT_EQ(metadata->slots[0].area, Range(uint64_t{8 + 1008} * 512, uint64_t{64} * 4000));
   EXPECT_EQ(metadata->slots[0].iterations, 70'000u);
   EXPECT_TRUE(CheckLuksMetadata(*metadata, kDisk, {}).ok());
 }
