@@ -26,7 +26,8 @@ Task<absl::StatusOr<block::Extent>> FirstExtent(block::Node& node, ByteRange& ra
 }
 
 bool SameKind(const block::Extent& a, const block::Extent& b) {
-  return a.kind == b.kind && a.layer == b.layer && a.compressed == b.compressed;
+  return a.kind == b.kind && a.layer == b.layer && a.compressed == b.compressed &&
+         a.apart == b.apart;
 }
 
 LayerState StateOf(block::ExtentKind kind) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -17,11 +18,16 @@ bool Fills(const FilterEntry& entry) {
   return !entry.bypassed && std::holds_alternative<filters::CopyOnReadOptions>(entry.options);
 }
 
-// Filters that do not see what reaches the image on other ways.
-bool MustBeAlone(const FilterEntry& entry) {
-  const bool caches = !entry.bypassed && std::holds_alternative<CacheEntry>(entry.options);
-  return caches || Fills(entry);
+// Filters that do not see what reaches the image on other ways. The field that says so; empty:
+// others.
+std::string_view WhyAlone(const FilterEntry& entry) {
+  if (entry.bypassed) return {};
+  if (Fills(entry)) return "copy_on_read";
+  if (std::holds_alternative<CacheEntry>(entry.options)) return "cache";
+  const auto* const cow = std::get_if<CowEntry>(&entry.options);
+  return cow != nullptr && cow->image.has_value() ? "cow.image" : "";
 }
+bool MustBeAlone(const FilterEntry& entry) { return !WhyAlone(entry).empty(); }
 
 }  // namespace
 
@@ -38,6 +44,13 @@ const ImageSpec* OtherImageOf(const FilterOptions& options) {
   if (const auto* const verify = std::get_if<VerifyEntry>(&options)) return &verify->reference;
   const auto* const cow = std::get_if<CowEntry>(&options);
   return cow != nullptr && cow->image.has_value() ? &*cow->image : nullptr;
+}
+
+ImageUse UseOfOtherImage(bool read_only, const std::vector<FilterEntry>& filters,
+                         std::size_t index) {
+  const auto* const verify = std::get_if<VerifyEntry>(&filters[index].options);
+  const bool reads_only = verify != nullptr && verify->tree.has_value();
+  return UseFor(!reads_only && WritesBelow(read_only, filters, index), true);
 }
 
 bool UsesImage(const ExportSpec& spec, const std::string& image_name) {
@@ -62,7 +75,7 @@ absl::Status BlameFilter(const absl::Status& status, const ExportSpec& spec) {
   }
   reason->metadata.emplace_back("entry-id", found->id);
   reason->metadata.emplace_back("index", absl::StrCat(found - spec.filters.begin()));
-  reason->metadata.emplace_back("field", Fills(*found) ? "copy_on_read" : "cache");
+  reason->metadata.emplace_back("field", std::string(WhyAlone(*found)));
   return WithReason(Annotate(status, absl::StrCat("filter '", found->id, "'")), *reason);
 }
 

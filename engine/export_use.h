@@ -18,6 +18,10 @@ bool WritesBelow(bool read_only, const std::vector<FilterEntry>& filters, std::s
 // The image that the entry needs besides the export's own; null: none.
 const ImageSpec* OtherImageOf(const FilterOptions& options);
 
+// What entry `index` of `filters` does with that image.
+ImageUse UseOfOtherImage(bool read_only, const std::vector<FilterEntry>& filters,
+                         std::size_t index);
+
 // Whether the export's image, or one that its filters need, has this name.
 bool UsesImage(const ExportSpec& spec, const std::string& image_name);
 

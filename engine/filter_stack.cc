@@ -9,6 +9,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
+#include "engine/export_use.h"
 #include "engine/filter_stack_builder.h"
 
 namespace gabion::engine {
@@ -248,6 +249,23 @@ Task<absl::Status> FilterStack::GrowScratch() {
     floor.node->Refresh();
   }
   co_return status;
+}
+
+bool FilterStack::HasKeptChanges() const {
+  return std::any_of(places_.begin(), places_.end(), [](const Place& place) {
+    return place.kept != nullptr && place.kept->cow != nullptr && place.kept->cow->kept &&
+           place.kept->cow->blocks.size() > 0;
+  });
+}
+
+Task<void> FilterStack::LowerUses(bool read_only) {
+  for (std::size_t i = 0; i < places_.size(); ++i) {
+    Kept* const kept = places_[i].kept;
+    if (kept == nullptr || kept->image == nullptr) continue;
+    const ImageUse needed = UseOfOtherImage(read_only, entries_, i);
+    const absl::Status lowered = co_await host_->ChangeUse(kept->image, kept->use, needed);
+    if (lowered.ok()) kept->use = needed;
+  }
 }
 
 bool FilterStack::HasCaches() const {

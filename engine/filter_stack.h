@@ -125,6 +125,11 @@ class FilterStack {
   // A filter needs this image, which is not the export's own.
   bool Needs(const Image& image) const;
   Task<absl::Status> GrowScratch();
+  // An image has changes that were made earlier.
+  bool HasKeptChanges() const;
+  // Other images than the export's are not used for more than this stack needs, if the export is or
+  // is not `read_only`. No request is in flight that would need more.
+  Task<void> LowerUses(bool read_only);
 
   // The export is going away: see Filter::Hurry().
   void Hurry();

@@ -14,6 +14,7 @@
 #include "engine/block/aligned_node.h"
 #include "engine/block/sparse_memory.h"
 #include "engine/export_use.h"
+#include "engine/image_format.h"
 #include "engine/secret_file.h"
 
 namespace gabion::engine {
@@ -218,16 +219,10 @@ std::string_view FilterStack::Builder::ImageField() const {
   return in_tree ? "verify.hash_tree.image" : "verify.reference_image";
 }
 
-bool FilterStack::Builder::WritesToImage() const {
-  const auto* const verify = std::get_if<VerifyEntry>(&entry().options);
-  if (verify != nullptr && verify->tree.has_value()) return false;
-  return WritesBelow(surroundings_.read_only, stack_.entries_, index_);
-}
-
 // One that the stack before has open for the same purpose stays open; it may become one that is
 // written to.
 Task<absl::Status> FilterStack::Builder::KeepImage(const ImageSpec& image) {
-  const ImageUse use = UseFor(WritesToImage(), true);
+  const ImageUse use = UseOfOtherImage(surroundings_.read_only, stack_.entries_, index_);
   const std::size_t places = before_ == nullptr ? 0 : before_->places_.size();
   for (std::size_t i = 0; i < places; ++i) {
     Kept* const kept = before_->places_[i].kept;
@@ -280,21 +275,23 @@ Task<absl::Status> FilterStack::Builder::KeepChanges(const CowEntry& cow) {
   if (&image.root() == &stack_.root_) {
     co_return Refused(ImageField(), absl::StrCat(name, " is the image that they are made to"));
   }
+  const View view = stack_.ViewOf(stack_.upwards_.size());
+  if (view.base != nullptr && view.base->image == nullptr) {
+    co_return Refused(ImageField(), "it stands above changes that do not stay");
+  }
   const uint64_t unit = image.allocation_unit();
   if (unit == 0 || image.backing() != nullptr) {
     co_return Refused(ImageField(), absl::StrCat(name,
                                                  " is no qcow2 image without a backing "
                                                  "image, and keeps no changes"));
   }
-  const ByteCount size = below().limits().size;
-  if (NeedsWriter(kept.use) && image.root().limits().size < size) {
-    co_return Refused(ImageField(), absl::StrCat(name, " has ", image.root().limits().size.value,
-                                                 " bytes, and the disk below ", size.value));
+  if (image.root().limits().size.value == 0) {
+    co_return Refused(ImageField(), absl::StrCat(name, " has no bytes"));
   }
   if (kept.cow != nullptr) co_return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<filters::CowState>> state =
       co_await filters::LoadCowState(image.root(), unit, surroundings_.ready);
-  if (!state.ok()) co_return Annotate(NotThisImage(state.status()), name);
+  if (!state.ok()) co_return NotThisImage(FormatError(state.status(), image.spec()));
   kept.cow = *std::move(state);
   co_return absl::OkStatus();
 }

@@ -54,8 +54,6 @@ class FilterStack::Builder {
   Task<absl::Status> KeepImage(const ImageSpec& image);
   Task<absl::Status> OpenImage(const ImageSpec& image, ImageUse use);
   Task<absl::Status> KeepChanges(const CowEntry& cow);
-  // Whether what clients write reaches it.
-  bool WritesToImage() const;
   Task<absl::StatusOr<verity::HashTree>> TreeOf(const TreeRoot& root);
   std::string_view ImageField() const;
   absl::Status NotThisImage(const absl::Status& status) const;

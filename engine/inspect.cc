@@ -41,9 +41,9 @@ MapExtent MapMerger::FromAtom(const block::Extent& atom) const {
   piece.allocated =
       atom.kind == block::ExtentKind::kData || atom.kind == block::ExtentKind::kZeroAllocated;
   const bool in_no_layer = atom.kind == block::ExtentKind::kUnallocated;
-  piece.layer = in_no_layer ? 0 : atom.layer;
-  piece.min_depth = piece.layer;
-  piece.max_depth = piece.layer;
+  piece.layer = in_no_layer || atom.apart ? 0 : atom.layer;
+  piece.min_depth = in_no_layer ? 0 : atom.layer;
+  piece.max_depth = piece.min_depth;
   // A hole has a place in the file, but no bytes there.
   const bool has_bytes = piece.allocated && !atom.compressed;
   piece.host_offset = has_bytes ? atom.host_offset : kNoHostOffset;

@@ -119,8 +119,9 @@ Task<absl::StatusOr<ExportState>> ShardServer::CreateExport(ExportSpec spec, con
   absl::Status published = stack.status();
   if (published.ok()) {
     served->stack = *std::move(stack);
+    published = co_await MakeRoom(*served->stack, served->spec.name);
     served->top.Switch(served->stack->top());
-    published = PublishVersion(*served);
+    if (published.ok()) published = PublishVersion(*served);
     if (!published.ok()) co_await served->stack->Settle();
   }
   if (!published.ok()) {
@@ -168,7 +169,10 @@ Task<absl::Status> ShardServer::ChangeServed(Served& served, ExportSpec spec, co
     served.stack->ResumeCaches();
     co_return published;
   }
-  if (!ends_writing) co_return absl::OkStatus();
+  if (!ends_writing) {
+    co_await served.stack->LowerUses(served.spec.read_only);
+    co_return absl::OkStatus();
+  }
   co_await served.exported.MakeReadOnly();
   // What came between the two; nothing is called done that is not in the image.
   const absl::Status written = co_await served.stack->WriteBack();
@@ -177,6 +181,7 @@ Task<absl::Status> ShardServer::ChangeServed(Served& served, ExportSpec spec, co
                 absl::StrCat(served.spec.name, ": writing a cache back: ", written.message()));
   }
   served.stack->ResumeCaches();
+  co_await served.stack->LowerUses(true);
   co_return absl::OkStatus();
 }
 
@@ -319,6 +324,7 @@ void ShardServer::Admit(const std::string& export_name, Arrival arrival,
 
 void ShardServer::OnImageGrown(Image& image) {
   for (auto& [name, served] : exports_) {
+    if (served->looking.held()) continue;  // it is going away, and its stack lets go of images
     if (served->image != &image && !served->stack->Needs(image)) continue;
     ShowGrowth(*served);
     if (served->stack->KeepsScratch()) tasks_.Add(GrowScratch(name, served->incarnation));
@@ -335,6 +341,18 @@ void ShardServer::ShowGrowth(Served& served) {
               absl::StrCat(served.spec.name,
                            ": the image has grown, but new clients still see the old size: ",
                            published.message()));
+}
+
+// Before the stack is in use. What an image keeps already is shown, if it cannot grow, as far as it
+// goes.
+Task<absl::Status> ShardServer::MakeRoom(FilterStack& stack, const std::string& name) {
+  if (!stack.KeepsScratch()) co_return absl::OkStatus();
+  const absl::Status grown = co_await stack.GrowScratch();
+  if (grown.ok() || !stack.HasKeptChanges()) co_return grown;
+  logger_.Log(LogLevel::kWarning, "engine",
+              absl::StrCat(name, ": an image that keeps changes does not grow with the disk: ",
+                           grown.message()));
+  co_return absl::OkStatus();
 }
 
 // The stack stays as it is meanwhile, as for a look.

@@ -132,8 +132,10 @@ Task<absl::Status> ShardServer::PublishChange(Served& served, const ExportSpec& 
   CO_ASSIGN_OR_RETURN(std::unique_ptr<FilterStack> next,
                       co_await BuildStack(served.spec, *served.image, served.incarnation, pools,
                                           served.stack.get()));
-  const absl::Status fits = CheckFits(served, served.spec, *next);  // before anybody has to wait
+  absl::Status fits = co_await MakeRoom(*next, served.spec.name);
+  if (fits.ok()) fits = CheckFits(served, served.spec, *next);  // before anybody has to wait
   if (!fits.ok()) {
+    next->Hurry();
     co_await next->Settle();
     co_return fits;
   }

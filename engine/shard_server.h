@@ -182,6 +182,7 @@ class ShardServer final : private Image::GrowthObserver, private StackHost {
 
   void OnImageGrown(Image& image) override;
   void ShowGrowth(Served& served);
+  Task<absl::Status> MakeRoom(FilterStack& stack, const std::string& name);
   Task<void> GrowScratch(std::string name, uint64_t incarnation);
 
   Task<absl::StatusOr<std::unique_ptr<block::Node>>> NewScratchFile(const io::Directory* pool,

@@ -21,7 +21,8 @@ void AppendExtent(ExtentList& list, const Extent& extent) {
     Extent& last = list.back();
     CHECK_EQ(last.range.end().value, extent.range.offset.value);
     if (last.kind == extent.kind && last.layer == extent.layer &&
-        last.compressed == extent.compressed && HostContinues(last, extent)) {
+        last.compressed == extent.compressed && last.apart == extent.apart &&
+        HostContinues(last, extent)) {
       last.range.length = last.range.length + extent.range.length;
       return;
     }

@@ -35,6 +35,7 @@ struct Extent {
   uint32_t layer = 1;
   uint64_t host_offset = kNoHostOffset;
   bool compressed = false;
+  bool apart = false;  // a filter has it, and no image of the chain; the layer is what it counts as
 
   friend bool operator==(const Extent&, const Extent&) = default;
 };

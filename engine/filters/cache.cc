@@ -227,7 +227,7 @@ Task<absl::StatusOr<ExtentList>> Cache::StatusAround(ByteRange range, std::size_
       end = extents.back().range.end();
       if (end < stop) break;
     } else {
-      block::AppendExtent(list, Extent{.range = kept, .layer = 1});
+      block::AppendExtent(list, Extent{.range = kept, .layer = 1, .apart = true});
     }
     range = ByteRange{end, range.end() - end};
   }

@@ -385,11 +385,17 @@ Task<absl::StatusOr<ExtentList>> Cow::DoBlockStatus(ByteRange range, std::size_t
       CO_ASSIGN_OR_RETURN(const ExtentList told,
                           co_await holder.BlockStatus(piece.range, max_extents - list.size()));
       end = told.back().range.end();
-      for (const Extent& extent : told) block::AppendExtent(list, extent);
+      for (Extent extent : told) {
+        extent.apart = extent.apart || piece.state != kBelow;
+        // Places in another file than those of the chain.
+        if (piece.state != kBelow) extent.host_offset = block::kNoHostOffset;
+        block::AppendExtent(list, extent);
+      }
       if (end < piece.range.end()) break;
     } else {
       const ExtentKind kind = piece.state == kWritten ? ExtentKind::kData : ExtentKind::kZero;
-      block::AppendExtent(list, Extent{.range = piece.range, .kind = kind, .layer = 1});
+      block::AppendExtent(list,
+                          Extent{.range = piece.range, .kind = kind, .layer = 1, .apart = true});
     }
     range = ByteRange{end, range.end() - end};
   }

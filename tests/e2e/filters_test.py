@@ -257,8 +257,38 @@ class FiltersTest(harness.GabionTestCase):
                                   filterStack=[inline("cow", cow={"image": {"image": "images/changes"}})])
         self.assertEqual(self.connect(self.daemon.uri("apart")).pread(MiB, 2 * MiB), bytes(MiB))
 
+    def test_what_is_kept_beside_a_snapshot_hides_nothing(self):
+        """Clusters that a snapshot has, too, are copied when they change; that makes no changes of the rest."""
+        self.daemon.create_image("plain", MiB)
+        self.daemon.create_export("plain", "plain")
+        handle = self.connect(self.daemon.uri("plain"))
+        handle.pwrite(b"\5" * MiB, 0)
+        harness.hang_up(handle)
+        self.daemon.delete_export("plain")
+        path = os.path.join(self.daemon.pool, "snapped-source")
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on", path, "1M")
+        run("qemu-io", "-f", "qcow2", "-c", "w -P 6 0 2k", path)
+        run("qemu-img", "snapshot", "-c", "one", path)
+        self.daemon.result(self.daemon.call("ImageService/ImportImage", {
+            "imageId": "snapped", "image": {"qcow2": {}}, "sourceFile": "snapped-source", "move": True}))
+        self.daemon.create_export("snapped", "plain", filterStack=[inline("cow", cow={"image": {"image": "images/snapped"}})])
+        handle = self.connect(self.daemon.uri("snapped"))
+        handle.pwrite(b"x" * 2048, 8192)
+        handle.zero(2048, 16384, nbd.CMD_FLAG_NO_HOLE)
+        expected = b"\6" * 2048 + b"\5" * 6144 + b"x" * 2048 + b"\5" * 6144 + bytes(2048) + b"\5" * 6144
+        self.assertEqual(handle.pread(len(expected), 0), expected)
+        handle.flush()
+        for end in (self.daemon.kill, self.daemon.stop):
+            end()
+            self.daemon.start()
+            handle = self.connect(self.daemon.uri("snapped"))
+            self.assertEqual(handle.pread(len(expected), 0), expected)
+        # What comes from there is in no image of the export's chain.
+        extent = self.daemon.call("InspectService/Map", {"name": "exports/snapped"})["extents"][0]
+        self.assertEqual((extent["length"], extent.get("image"), extent.get("hostOffset")), ("2048", None, None))
+
     def test_images_that_filters_write_to_are_those_that_nothing_stands_on(self):
-        for name in ("written", "twin", "other"):
+        for name in ("written", "twin", "another"):
             self.daemon.create_image(name, MiB)
         self.daemon.call("FilterService/CreateFilter", {"filterId": "same", "filter": {
             "spec": {"verify": {"referenceImage": "images/twin"}}}})
@@ -269,7 +299,7 @@ class FiltersTest(harness.GabionTestCase):
         self.assertEqual(self.daemon.call("ImageService/GetImage", {"name": "images/twin"})["dependents"], ["exports/written"])
         # Then it is another image, for all who have the filter.
         self.daemon.call("FilterService/UpdateFilter", {"filter": {
-            "name": "filters/same", "spec": {"verify": {"referenceImage": "images/other"}}}})
+            "name": "filters/same", "spec": {"verify": {"referenceImage": "images/another"}}}})
         self.assertNotIn("dependents", self.daemon.call("ImageService/GetImage", {"name": "images/twin"}))
         self.daemon.result(self.daemon.call("ImageService/CloneImage", clone))
         back = {"filter": {"name": "filters/same", "spec": {"verify": {"referenceImage": "images/twin"}}}}

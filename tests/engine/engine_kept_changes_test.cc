@@ -77,8 +77,7 @@ TEST_P(EngineKeptChangesTest, AnImageThatCannotKeepChangesIsRefused) {
     ImageSpec image;
     const char* message;
   } cases[] = {{Image("raw"), "no qcow2 image without a backing image"},
-               {Overlay("o"), "no qcow2 image without a backing image"},
-               {Empty("small", kBytes - 512), "has 8388096 bytes, and the disk below 8388608"}};
+               {Overlay("o"), "no qcow2 image without a backing image"}};
   for (const auto& one : cases) {
     const auto refused = Create({Stats("s"), CowIn(one.image)});
     EXPECT_EQ(ReasonIn(refused.status()), "FILTER_PARAMETERS_INVALID");
@@ -107,12 +106,45 @@ TEST_P(EngineKeptChangesTest, AnImageThatCannotKeepChangesIsRefused) {
   EXPECT_TRUE(Serve("k", kept).ok());
 }
 
-TEST_P(EngineKeptChangesTest, AnImageThatKeepsChangesGrowsWithTheDisk) {
+TEST_P(EngineKeptChangesTest, WhatIsBelowStaysWhatItIs) {
   const ImageSpec kept = Empty("kept");
+  const auto lost = Create({CowIn(kept), Cow()});
+  EXPECT_EQ(ReasonIn(lost.status()), "FILTER_PARAMETERS_INVALID");
+  EXPECT_THAT(std::string(lost.status().message()), HasSubstr("changes that do not stay"));
+  ASSERT_TRUE(Create({CowIn(kept)}).ok());
+  const auto writer = Serve("f", Image("a"));
+  EXPECT_EQ(ReasonIn(writer.status()), "FILTER_PARAMETERS_INVALID");
+  ASSERT_TRUE(Serve("f", Image("a"), true).ok());
+  // The other way round.
+  ASSERT_EQ(DeleteExport("exports/e", DeleteMode::kHard), absl::OkStatus());
+  ASSERT_TRUE(UpdateExport(SpecOf("f", Image("a"), false, {})).ok());
+  const auto second = Create({Stats("s"), CowIn(kept)});
+  EXPECT_EQ(ReasonIn(second.status()), "FILTER_PARAMETERS_INVALID");
+  EXPECT_EQ(MetadataIn(second.status(), "entry-id"), "cow");
+  EXPECT_EQ(MetadataIn(second.status(), "field"), "cow.image");
+}
+
+TEST_P(EngineKeptChangesTest, OnceItIsReadOnlyOthersCanStandOnWhatIsKept) {
+  const ImageSpec kept = Empty("kept");
+  ASSERT_TRUE(Create({CowIn(kept)}).ok());
+  ASSERT_TRUE(UpdateExport(SpecOf("e", Image("a"), true, {CowIn(kept)})).ok());
+  ImageSpec above = Image("above");
+  above.format = ImageFormat::kQcow2;
+  above.backing = {kept};
+  const auto made = Wait<absl::StatusOr<ImageInfo>>(
+      [&](auto done) { engine_->CreateImage(above, ByteCount{kBytes}, std::move(done)); });
+  ASSERT_TRUE(made.ok()) << made.status();
+  const auto served = Serve("above", above);
+  EXPECT_TRUE(served.ok()) << served.status();
+}
+
+TEST_P(EngineKeptChangesTest, AnImageThatKeepsChangesGrowsWithTheDisk) {
+  const ImageSpec kept = Empty("kept", kBytes - 512);
   ASSERT_TRUE(Create({CowIn(kept)}).ok());
   {
     const Nbd nbd = Connect("e");
     ASSERT_NE(nbd, nullptr);
+    EXPECT_EQ(nbd_get_size(nbd.get()), static_cast<int64_t>(kBytes));
     Write(nbd, kBytes - 5, "below");
     ASSERT_EQ(nbd_flush(nbd.get(), 0), 0);
   }

@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::size_t kExtentsAtOnce = 256;
 constexpr uint64_t kBlocksAtOnce = 65536;
+// Requests that were in flight when the limit was reached have made some more.
+constexpr std::size_t kMostRunsEver = 2 * CowState::kMostRuns;
 
 }  // namespace
 
@@ -40,7 +42,7 @@ Task<absl::Status> LearnBlocks(block::Node& scratch, ByteRange range, CowState& 
       state.blocks.Set(begin / block, (end + block - 1) / block, CowState::kWritten);
     }
     if (at < range.end().value) co_await ready.Yield();
-    if (state.blocks.size() > CowState::kMostRuns) {
+    if (state.blocks.size() > kMostRunsEver) {
       co_return absl::ResourceExhaustedError("what is kept is in too many pieces");
     }
   }

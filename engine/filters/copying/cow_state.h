@@ -25,7 +25,7 @@ struct CowState {
 
   static constexpr uint64_t kSmallestBlock = 512;
   static constexpr uint64_t kLargestBlock = 2 * kMiB;
-  // About 300 MiB of memory.
+  // About 300 MiB of memory. Where there are as many, nothing is changed any more.
   static constexpr std::size_t kMostRuns = std::size_t{4} * 1024 * 1024;
 
   // REQUIRES: the block size is a power of two from the smallest to the largest one.

@@ -239,7 +239,7 @@ L2Entry Disk::Linked(const Place& place, uint64_t cluster_start, L2Entry old) co
   const uint64_t host = geometry.ClusterStart(place.host) + (cluster_start - first_cluster);
   L2Entry now{host | kCopied, 0};
   if (!geometry.extended) return now;
-  if (place.is_whole) return {now.word, 0xffffffff};
+  if ((old.word & kCompressed) != 0) return {now.word, 0xffffffff};
   const uint64_t unit = geometry.subcluster_size();
   const uint64_t begin = std::max(cluster_start, RoundDown(place.guest.offset.value, unit));
   const uint64_t end =

@@ -211,10 +211,10 @@ TEST_F(CacheTest, StatusSaysThatDirtyBlocksAreDataOfTheTopLayer) {
   base_.Read(*cache_, Range(4 * kB, kB));  // clean
   const ExtentList expected = {
       {.range = Range(5, kB - 5), .kind = ExtentKind::kZero, .layer = 2},
-      {.range = Range(kB, kB), .layer = 1},
+      {.range = Range(kB, kB), .layer = 1, .apart = true},
       {.range = Range(2 * kB, 8 * kB), .kind = ExtentKind::kZero, .layer = 2},
       {.range = Range(10 * kB, 10 * kB), .layer = 2},
-      {.range = Range(20 * kB, 100), .layer = 1}};
+      {.range = Range(20 * kB, 100), .layer = 1, .apart = true}};
   EXPECT_EQ(base_.StatusOf(*cache_, Range(5, kSize - 5), 100), expected);
   EXPECT_EQ(base_.StatusOf(*cache_, Range(5, kSize - 5), 1), expected);
   EXPECT_TRUE(Flush().ok());

@@ -81,9 +81,9 @@ TEST_F(CowTest, StatusSaysWhatIsKeptHereAndElseWhatTheChildSays) {
   EXPECT_TRUE(base_.Finish(cow_->Zero(Range(3 * kB, 2 * kB), {})).ok());
   const ExtentList expected = {
       {.range = Range(5, kB - 5), .layer = 2},
-      {.range = Range(kB, kB), .layer = 1},
+      {.range = Range(kB, kB), .layer = 1, .apart = true},
       {.range = Range(2 * kB, kB), .layer = 2},
-      {.range = Range(3 * kB, 2 * kB), .kind = ExtentKind::kZero, .layer = 1},
+      {.range = Range(3 * kB, 2 * kB), .kind = ExtentKind::kZero, .layer = 1, .apart = true},
       {.range = Range(5 * kB, kSize - 5 * kB), .layer = 2}};
   EXPECT_EQ(*base_.Finish(cow_->BlockStatus(Range(5, kSize - 5), 100)), expected);
   EXPECT_EQ(base_.Finish(cow_->BlockStatus(Range(5, kSize - 5), 3))->size(), 3u);
