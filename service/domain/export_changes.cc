@@ -75,7 +75,7 @@ absl::StatusOr<v1::Export> ExportManager::Update(const v1::UpdateExportRequest& 
   v1::Export asked = request.export_();
   if (seen.has_value()) asked.set_source(seen->resource.source());
   if (seen.has_value()) asked.set_nbd_name(seen->resource.nbd_name());
-  ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, LockAround(name, {&asked}, call.patience));
+  ASSIGN_OR_RETURN(const ResourceLocks::Guard lock, LockAround(name, &asked, call.patience));
   RETURN_IF_ERROR(SettleChange(name));
   ASSIGN_OR_RETURN(const std::optional<StoredExport> before, records_.Find(name));
   if (before.has_value() != seen.has_value()) {

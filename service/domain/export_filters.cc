@@ -100,7 +100,7 @@ absl::StatusOr<v1::Export> ExportManager::AttachFilter(const v1::AttachFilterReq
   v1::Export asked = seen.resource;
   *asked.add_filter_stack() = request.entry();
   ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
-                   LockAround(request.name(), {&asked}, call.patience));
+                   LockAround(request.name(), &asked, call.patience));
   ASSIGN_OR_RETURN(const StoredExport before, RowToChange(request.name(), request.etag()));
   v1::Export after = before.resource;
   RETURN_IF_ERROR(Insert(request, &after));
@@ -116,9 +116,8 @@ absl::StatusOr<v1::Export> ExportManager::AttachFilter(const v1::AttachFilterReq
 
 absl::StatusOr<v1::Export> ExportManager::DetachFilter(const v1::DetachFilterRequest& request,
                                                        const Call& call) {
-  ASSIGN_OR_RETURN(const StoredExport seen, records_.Get(request.name()));
   ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
-                   LockAround(request.name(), {&seen.resource}, call.patience));
+                   LockAround(request.name(), nullptr, call.patience));
   ASSIGN_OR_RETURN(const StoredExport before, RowToChange(request.name(), request.etag()));
   const v1::Export shown = Show({before.resource}).front();
   v1::Export after = before.resource;
@@ -209,14 +208,6 @@ void ExportManager::FilterChanged(const std::vector<std::string>& names) {
     const bool failed = stored.ok() && stored->resource.state() == v1::Export::STATE_FAILED;
     if (failed && stored->resource.operation().empty()) reconciler_.Add(name);
   }
-}
-
-std::vector<std::string> ExportManager::SourcesOf(const std::vector<std::string>& names) const {
-  std::vector<std::string> sources;
-  for (const absl::StatusOr<StoredExport>& stored : records_.GetMany(names)) {
-    if (stored.ok()) sources.push_back(stored->resource.source());
-  }
-  return sources;
 }
 
 }  // namespace gabion::service

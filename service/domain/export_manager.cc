@@ -1,5 +1,6 @@
 #include "service/domain/export_manager.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -160,17 +161,39 @@ std::set<std::string> ExportManager::Around(const v1::Export& exported) const {
   return names;
 }
 
-// A filter keeps its images while it is locked: once it is, it is known whether one was missed.
-absl::StatusOr<ResourceLocks::Guard> ExportManager::LockAround(
-    const std::string& name, const std::vector<const v1::Export*>& versions,
-    const Patience& patience) const {
+absl::StatusOr<std::set<std::string>> ExportManager::AroundVersions(const std::string& name,
+                                                                    const v1::Export* asked) const {
+  std::set<std::string> around;
+  if (asked != nullptr) around = Around(*asked);
+  ASSIGN_OR_RETURN(const std::optional<StoredExport> stored, records_.Find(name));
+  if (!stored.has_value()) return around;
+  around.merge(Around(stored->resource));
+  ASSIGN_OR_RETURN(const std::optional<store::v1::Intent> change, context_.intents.Find(name));
+  const bool changes = change.has_value() && change->has_update_export();
+  if (changes) around.merge(Around(change->update_export()));
+  return around;
+}
+
+absl::StatusOr<std::set<std::string>> ExportManager::AroundAll(
+    const std::vector<std::string>& names) const {
+  std::set<std::string> all;
+  for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(std::set<std::string> around, AroundVersions(name, nullptr));
+    all.merge(around);
+  }
+  return all;
+}
+
+// An export keeps its row while it is locked, and a filter its images: once they are, it is known
+// whether something was missed.
+absl::StatusOr<ResourceLocks::Guard> ExportManager::LockAround(const std::string& name,
+                                                               const v1::Export* asked,
+                                                               const Patience& patience) const {
   for (;;) {
-    std::set<std::string> around;
-    for (const v1::Export* const exported : versions) around.merge(Around(*exported));
+    ASSIGN_OR_RETURN(const std::set<std::string> around, AroundVersions(name, asked));
     const std::vector<std::string> shared(around.begin(), around.end());
     ASSIGN_OR_RETURN(ResourceLocks::Guard guard, context_.locks.LockFor(patience, {name}, shared));
-    std::set<std::string> now;
-    for (const v1::Export* const exported : versions) now.merge(Around(*exported));
+    ASSIGN_OR_RETURN(const std::set<std::string> now, AroundVersions(name, asked));
     if (std::includes(around.begin(), around.end(), now.begin(), now.end())) return guard;
   }
 }
@@ -214,7 +237,7 @@ absl::StatusOr<v1::Export> ExportManager::Create(const v1::CreateExportRequest& 
   v1::Export asked = request.export_();
   asked.set_name(MakeName(kExports, request.export_id()));
   ASSIGN_OR_RETURN(const ResourceLocks::Guard lock,
-                   LockAround(asked.name(), {&asked}, call.patience));
+                   LockAround(asked.name(), &asked, call.patience));
   ASSIGN_OR_RETURN(v1::Export exported, NewExport(request));
   return Establish(std::move(exported), call);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -50,7 +51,7 @@ class ExportManager {
                                                         const Call& call);
 
   // What a change of a filter needs of the exports in `names` that have it. The caller holds their
-  // locks alone, and shares those of their images.
+  // locks alone, and shares those of AroundAll().
   //
   // Finishes or takes back what could not be written of earlier changes.
   absl::Status SettleChanges(const std::vector<std::string>& names);
@@ -66,8 +67,8 @@ class ExportManager {
   void ReleaseImages(const std::vector<std::string>& names);
   // What cannot be served because of the filter may be able to now.
   void FilterChanged(const std::vector<std::string>& names);
-  // The images that they serve.
-  std::vector<std::string> SourcesOf(const std::vector<std::string>& names) const;
+  // What must not change meanwhile, besides the exports: names for a shared lock.
+  absl::StatusOr<std::set<std::string>> AroundAll(const std::vector<std::string>& names) const;
 
   // RESOURCE_NOT_FOUND unless there is such an export.
   absl::Status CheckExists(const std::string& name) const;
@@ -97,9 +98,12 @@ class ExportManager {
   absl::Status CheckWritable(const std::set<std::string>& images) const;
   // What must not change while `exported` is made, besides itself: names for a shared lock.
   std::set<std::string> Around(const v1::Export& exported) const;
-  // Locks `name` alone, and what is around `versions` of the export.
-  absl::StatusOr<ResourceLocks::Guard> LockAround(const std::string& name,
-                                                  const std::vector<const v1::Export*>& versions,
+  // What is around the export as its row says, as it was before a change that may yet be taken
+  // back, and as it is `asked` for (null: as it is).
+  absl::StatusOr<std::set<std::string>> AroundVersions(const std::string& name,
+                                                       const v1::Export* asked) const;
+  // Locks `name` alone, and shares what is around it then, see AroundVersions().
+  absl::StatusOr<ResourceLocks::Guard> LockAround(const std::string& name, const v1::Export* asked,
                                                   const Patience& patience) const;
   // What was told of the export's filters holds.
   void SettleAttachments(const std::string& name);
@@ -146,8 +150,8 @@ class ExportManager {
 
   absl::Status RecoverOne(const StoredExport& stored);
   absl::Status ClearStrays();
-  // Under the locks of the export and its image: finishes or takes back a change whose end could
-  // not be written.
+  // Under the locks of the export and what is around it: finishes or takes back a change whose end
+  // could not be written.
   absl::Status SettleChange(const std::string& name);
   absl::Status RecoverChange(const StoredExport& stored, const store::v1::Intent& intent);
   // Writes that `row` is served, or why it is not, unless it says so already.

@@ -117,9 +117,8 @@ absl::Status ExportManager::WriteServed(const StoredExport& stored,
 
 Reconciler::Outcome ExportManager::TryAgain(const std::string& name) {
   using Outcome = Reconciler::Outcome;
-  const absl::StatusOr<StoredExport> seen = records_.Get(name);
-  if (!seen.ok()) return absl::IsNotFound(seen.status()) ? Outcome::kDone : Outcome::kRetry;
-  const ResourceLocks::Guard lock = context_.locks.Lock({name}, {seen->resource.source()});
+  const absl::StatusOr<ResourceLocks::Guard> lock = LockAround(name, nullptr, Patience());
+  if (!lock.ok()) return Outcome::kRetry;
   const absl::StatusOr<StoredExport> stored = records_.Get(name);
   if (!stored.ok()) return absl::IsNotFound(stored.status()) ? Outcome::kDone : Outcome::kRetry;
   const v1::Export& row = stored->resource;

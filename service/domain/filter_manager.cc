@@ -1,6 +1,7 @@
 #include "service/domain/filter_manager.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -121,20 +122,24 @@ absl::StatusOr<v1::Filter> FilterManager::Create(const v1::CreateFilterRequest& 
 }
 
 // An export gets the filter under a lock of the filter: once that is held, it is known which have
-// it. Locks are taken all at once, so it is tried until it turns out that nothing was missed.
+// it, and once theirs are, what is around them. Locks are taken all at once, so it is tried until
+// it turns out that nothing was missed.
 absl::StatusOr<FilterManager::Around> FilterManager::Lock(const std::string& name,
                                                           const v1::FilterSpec& asked,
                                                           const Patience& patience) const {
   for (;;) {
-    std::vector<std::string> exports = context_.attachments.ExportsOf(name);
+    const std::vector<std::string> exports = context_.attachments.ExportsOf(name);
     std::vector<std::string> names = exports;
     names.push_back(name);
-    std::vector<std::string> around = exports_.SourcesOf(exports);
-    for (std::string& image : ImagesOf(asked)) around.push_back(std::move(image));
-    ASSIGN_OR_RETURN(ResourceLocks::Guard guard, context_.locks.LockFor(patience, names, around));
-    const std::vector<std::string> now = context_.attachments.ExportsOf(name);
-    if (std::includes(exports.begin(), exports.end(), now.begin(), now.end())) {
-      return Around{std::move(guard), now};
+    ASSIGN_OR_RETURN(const std::set<std::string> around, exports_.AroundAll(exports));
+    std::vector<std::string> shared(around.begin(), around.end());
+    for (std::string& image : ImagesOf(asked)) shared.push_back(std::move(image));
+    ASSIGN_OR_RETURN(ResourceLocks::Guard guard, context_.locks.LockFor(patience, names, shared));
+    std::vector<std::string> now = context_.attachments.ExportsOf(name);
+    if (!std::includes(exports.begin(), exports.end(), now.begin(), now.end())) continue;
+    ASSIGN_OR_RETURN(const std::set<std::string> around_now, exports_.AroundAll(now));
+    if (std::includes(around.begin(), around.end(), around_now.begin(), around_now.end())) {
+      return Around{std::move(guard), std::move(now)};
     }
   }
 }
