@@ -125,12 +125,9 @@ absl::StatusOr<v1::Export> ExportManager::Bring(const StoredExport& before, cons
   v1::Export stack = before.resource;
   *stack.mutable_filter_stack() = after.filter_stack();
   if (!MessageDifferencer::Equals(before.resource, stack)) {
-    RETURN_IF_ERROR(serving_.CheckStack(after, change.fields));
+    RETURN_IF_ERROR(serving_.CheckStack(after, change, NeededBy(before.resource)));
   }
-  std::set<std::string> written = WrittenBy(after);
-  for (const std::string& image : WrittenBy(before.resource)) written.erase(image);
-  for (const std::string& image : written) RETURN_IF_ERROR(images_.CheckNotWorkedOn(image));
-  RETURN_IF_ERROR(CheckWritable(written));
+  RETURN_IF_ERROR(CheckImages(after, NeededBy(before.resource), WrittenBy(before.resource)));
   const bool failed = before.resource.state() == v1::Export::STATE_FAILED;
   if (!changed && !failed) return AnswerAsItIs(shown, call);
   if (changed) {

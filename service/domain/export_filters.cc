@@ -62,6 +62,11 @@ EntryFields FieldsOf(const v1::Export& exported, const v1::Filter& filter) {
   return fields;
 }
 
+std::set<std::string> Without(std::set<std::string> names, const std::set<std::string>& others) {
+  for (const std::string& name : others) names.erase(name);
+  return names;
+}
+
 // `exported` with one entry more.
 absl::Status Insert(const v1::AttachFilterRequest& request, v1::Export* exported) {
   Stack& stack = *exported->mutable_filter_stack();
@@ -142,12 +147,31 @@ std::optional<v1::FilterSpec> ExportManager::FindFilterSpec(const std::string& n
   return std::move(*filter->resource.mutable_spec());
 }
 
+FindFilter ExportManager::FiltersWith(const FilterChange& change) const {
+  return [this, other = change.instead](const std::string& name) {
+    const bool is_other = other != nullptr && other->name() == name;
+    return is_other ? std::optional<v1::FilterSpec>(other->spec()) : FindFilterSpec(name);
+  };
+}
+
+std::set<std::string> ExportManager::NeededBy(const v1::Export& exported,
+                                              const FilterChange& change) const {
+  return ImagesNeededBy(exported, FiltersWith(change));
+}
+
 std::set<std::string> ExportManager::WrittenBy(const v1::Export& exported,
                                                const FilterChange& change) const {
-  return ImagesWrittenBy(exported, [&](const std::string& name) {
-    const bool is_other = change.instead != nullptr && change.instead->name() == name;
-    return is_other ? std::optional<v1::FilterSpec>(change.instead->spec()) : FindFilterSpec(name);
-  });
+  return ImagesWrittenBy(exported, FiltersWith(change));
+}
+
+absl::Status ExportManager::CheckImages(const v1::Export& exported,
+                                        const std::set<std::string>& needed,
+                                        const std::set<std::string>& written) const {
+  const std::set<std::string> come_to_write = Without(WrittenBy(exported), written);
+  std::set<std::string> come = Without(NeededBy(exported), needed);
+  come.insert(come_to_write.begin(), come_to_write.end());
+  for (const std::string& image : come) RETURN_IF_ERROR(images_.CheckNotWorkedOn(image));
+  return CheckWritable(come_to_write);
 }
 
 absl::Status ExportManager::CheckWritable(const std::set<std::string>& images) const {
@@ -171,13 +195,13 @@ absl::Status ExportManager::CheckFilter(const std::vector<std::string>& names,
     ASSIGN_OR_RETURN(const std::optional<StoredExport> stored, records_.Find(name));
     if (!stored.has_value()) continue;
     to.fields = FieldsOf(stored->resource, after);
-    std::set<std::string> written = WrittenBy(stored->resource, to);
-    for (const std::string& image : WrittenBy(stored->resource, from)) written.erase(image);
-    const absl::Status writable = CheckWritable(written);
+    const v1::Export& row = stored->resource;
+    const absl::Status writable = CheckWritable(Without(WrittenBy(row, to), WrittenBy(row, from)));
     if (!writable.ok()) return WithMetadata(writable, {{"export", name}});
-    const ExportServing::State planned = serving_.Check(stored->resource, to);
-    if (planned.ok() || !serving_.Check(stored->resource, from).ok()) continue;
-    return WithMetadata(planned.status(), {{"export", name}});
+    absl::Status planned = serving_.CheckStack(row, to, NeededBy(row, from));
+    if (planned.ok()) planned = serving_.Check(row, to).status();
+    if (planned.ok() || !serving_.Check(row, from).ok()) continue;
+    return WithMetadata(planned, {{"export", name}});
   }
   return absl::OkStatus();
 }

@@ -129,9 +129,8 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
   }
   RETURN_IF_ERROR(CheckIsBuilt(exported));
   RETURN_IF_ERROR(images_.ActiveSpec(exported.source(), "export.source").status());
-  RETURN_IF_ERROR(images_.CheckNotWorkedOn(exported.source()));
-  RETURN_IF_ERROR(CheckWritable(WrittenBy(exported)));
-  RETURN_IF_ERROR(serving_.CheckStack(exported));
+  RETURN_IF_ERROR(serving_.CheckStack(exported, {}, {exported.source()}));
+  RETURN_IF_ERROR(CheckImages(exported, {}, {}));
   RETURN_IF_ERROR(CheckNames(exported));
   RETURN_IF_ERROR(CheckCount(max_exports_ - 1));
   exported.set_uid(NewUid());
@@ -148,12 +147,7 @@ absl::StatusOr<v1::Export> ExportManager::NewExport(const v1::CreateExportReques
 std::set<std::string> ExportManager::Around(const v1::Export& exported) const {
   const std::vector<std::string> attached = AttachedTo(exported);
   std::set<std::string> names(attached.begin(), attached.end());
-  for (const std::string& filter : FiltersOf(exported)) {
-    const std::optional<v1::FilterSpec> spec = FindFilterSpec(filter);
-    if (!spec.has_value()) continue;
-    for (std::string& image : ImagesOf(*spec)) names.insert(std::move(image));
-  }
-  names.insert(exported.source());
+  names.merge(NeededBy(exported));
   const std::string& nbd_name = exported.nbd_name();
   const std::optional<std::string> owner =
       context_.index.OwnerOf(nbd_name.empty() ? std::string(IdOf(exported.name())) : nbd_name);

@@ -91,9 +91,17 @@ class ExportManager {
  private:
   absl::StatusOr<v1::Export> NewExport(const v1::CreateExportRequest& request) const;
   std::optional<v1::FilterSpec> FindFilterSpec(const std::string& name) const;
-  // ImagesWrittenBy(), with the filter that `change` has instead of the one that there is.
+  // The named filters, with the one that `change` has instead of the one that there is; `change`
+  // outlives it.
+  FindFilter FiltersWith(const FilterChange& change) const;
+  // ImagesNeededBy() and ImagesWrittenBy(), with these filters.
+  std::set<std::string> NeededBy(const v1::Export& exported, const FilterChange& change = {}) const;
   std::set<std::string> WrittenBy(const v1::Export& exported,
                                   const FilterChange& change = {}) const;
+  // Errors of images that `exported` comes to need, or to write to: it has `needed` and writes to
+  // `written` already.
+  absl::Status CheckImages(const v1::Export& exported, const std::set<std::string>& needed,
+                           const std::set<std::string>& written) const;
   // Errors of images that cannot become ones that an export writes to.
   absl::Status CheckWritable(const std::set<std::string>& images) const;
   // What must not change while `exported` is made, besides itself: names for a shared lock.

@@ -18,7 +18,8 @@ void SetServed(v1::Export* row) {
 }
 
 absl::StatusOr<std::vector<engine::FilterEntry>> ExportServing::StackOf(
-    const v1::Export& exported, const FilterChange& change) const {
+    const v1::Export& exported, const FilterChange& change,
+    const std::set<std::string>* needed) const {
   StackSource source;
   source.allow_faults = options_.allow_fault_filters;
   source.fields = change.fields;
@@ -29,16 +30,15 @@ absl::StatusOr<std::vector<engine::FilterEntry>> ExportServing::StackOf(
     return std::move(stored.resource);
   };
   source.find_image = [&](const std::string& name, const std::string& field) {
-    return images_.ServedSpec(name, field);
+    const bool is_new = needed != nullptr && !needed->contains(name);
+    return is_new ? images_.ActiveSpec(name, field) : images_.ServedSpec(name, field);
   };
   return ResolveStack(exported, source);
 }
 
-absl::Status ExportServing::CheckStack(const v1::Export& exported,
-                                       const EntryFields& fields) const {
-  FilterChange change;
-  change.fields = fields;
-  return StackOf(exported, change).status();
+absl::Status ExportServing::CheckStack(const v1::Export& exported, const FilterChange& change,
+                                       const std::set<std::string>& needed) const {
+  return StackOf(exported, change, &needed).status();
 }
 
 absl::StatusOr<engine::ExportSpec> ExportServing::SpecFor(const v1::Export& exported,
@@ -49,7 +49,7 @@ absl::StatusOr<engine::ExportSpec> ExportServing::SpecFor(const v1::Export& expo
   if (spec.max_connections == 0 || spec.max_connections > options_.max_connections) {
     spec.max_connections = options_.max_connections;
   }
-  ASSIGN_OR_RETURN(spec.filters, StackOf(exported, change));
+  ASSIGN_OR_RETURN(spec.filters, StackOf(exported, change, nullptr));
   spec.quiesce_timeout = change.quiesce_timeout;
   return spec;
 }

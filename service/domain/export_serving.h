@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -69,8 +70,10 @@ class ExportServing {
   State ServeOrChange(const v1::Export& exported, const FilterChange& change = {}) const;
   // What Serve() or Change() would answer.
   State Check(const v1::Export& exported, const FilterChange& change = {}) const;
-  // What can be said against its filter_stack without the engine.
-  absl::Status CheckStack(const v1::Export& exported, const EntryFields& fields = {}) const;
+  // What can be said against its filter_stack without the engine. IMAGE_DELETED for an image that
+  // is deleted, unless the export has it already, see `needed`.
+  absl::Status CheckStack(const v1::Export& exported, const FilterChange& change,
+                          const std::set<std::string>& needed) const;
   // What is served now; the engine's error if it is not. In the order of `names`.
   std::vector<State> Look(const std::vector<std::string>& names) const;
   // OK if it is not served.
@@ -81,8 +84,10 @@ class ExportServing {
  private:
   absl::StatusOr<engine::ExportSpec> SpecFor(const v1::Export& exported,
                                              const FilterChange& change) const;
-  absl::StatusOr<std::vector<engine::FilterEntry>> StackOf(const v1::Export& exported,
-                                                           const FilterChange& change) const;
+  // `needed`: only these images may be deleted ones; null: any.
+  absl::StatusOr<std::vector<engine::FilterEntry>> StackOf(
+      const v1::Export& exported, const FilterChange& change,
+      const std::set<std::string>* needed) const;
 
   engine::Engine& engine_;
   const ImageManager& images_;

@@ -115,8 +115,13 @@ absl::StatusOr<v1::Filter> FilterManager::Create(const v1::CreateFilterRequest& 
   std::vector<Mutation> steps;
   RequestLog::BeginAnswered(call, told, &steps);
   steps.push_back(records_.Adding(filter));
-  RETURN_IF_ERROR(context_.store.Commit(steps).status());
   TellImages(filter);
+  const absl::Status added = context_.store.Commit(steps).status();
+  if (!added.ok()) {
+    const absl::StatusOr<std::optional<StoredFilter>> now = records_.Find(filter.name());
+    if (now.ok() && !now->has_value()) context_.attachments.Remove(filter.name());
+    return added;
+  }
   context_.attachments.Settle(filter.name());
   return told;
 }
@@ -192,7 +197,11 @@ absl::StatusOr<v1::Filter> FilterManager::Apply(const StoredFilter& before, v1::
   const absl::StatusOr<StoredFilter> begun =
       records_.Commit(std::move(steps), std::move(save), std::move(after));
   if (!begun.ok()) {
-    TellImages(before.resource);
+    const absl::StatusOr<StoredFilter> now = records_.Get(before.resource.name());
+    if (now.ok() && now->revision == before.revision) {  // it was not written for certain
+      TellImages(before.resource);
+      SettleImages(before.resource.name());
+    }
     return begun.status();
   }
   const StoredFilter& written = *begun;

@@ -30,6 +30,11 @@ absl::Status OfEntry(const absl::Status& status, const v1::FilterStackEntry& ent
   return WithMetadata(status, {{"entry-id", entry.entry_id()}, {"index", absl::StrCat(index)}});
 }
 
+// What the entry does; nothing if that is a named filter which is not there.
+std::optional<v1::FilterSpec> SpecOf(const v1::FilterStackEntry& entry, const FindFilter& find) {
+  return entry.has_spec() ? std::optional<v1::FilterSpec>(entry.spec()) : find(entry.filter());
+}
+
 // An id for an entry that has none, which is not in `taken`.
 std::string NewEntryId(const v1::FilterStackEntry& entry, const std::set<std::string>& taken) {
   std::string base =
@@ -128,19 +133,30 @@ std::vector<std::string> ImagesOf(const v1::FilterSpec& spec) {
   return {image.name};
 }
 
+std::set<std::string> ImagesNeededBy(const v1::Export& exported, const FindFilter& find) {
+  std::set<std::string> images;
+  if (!exported.source().empty()) images.insert(exported.source());
+  for (const v1::FilterStackEntry& entry : exported.filter_stack()) {
+    const std::optional<v1::FilterSpec> spec = SpecOf(entry, find);
+    if (!spec.has_value()) continue;
+    for (std::string& image : ImagesOf(*spec)) images.insert(std::move(image));
+  }
+  return images;
+}
+
 std::set<std::string> ImagesWrittenBy(const v1::Export& exported, const FindFilter& find) {
   std::set<std::string> images;
-  if (exported.read_only()) return images;
+  bool writes = !exported.read_only();
   for (const v1::FilterStackEntry& entry : exported.filter_stack()) {
     if (entry.bypassed()) continue;
-    const std::optional<v1::FilterSpec> spec =
-        entry.has_spec() ? std::optional<v1::FilterSpec>(entry.spec()) : find(entry.filter());
+    const std::optional<v1::FilterSpec> spec = SpecOf(entry, find);
     if (!spec.has_value()) continue;
     const NamedImage image = ImageNamedBy(*spec);
-    if (image.is_written && !image.name.empty()) images.insert(image.name);
-    if (spec->has_cow()) return images;
+    if (writes && image.is_written && !image.name.empty()) images.insert(image.name);
+    if (spec->has_copy_on_read()) writes = true;
+    if (spec->has_cow()) writes = false;
   }
-  images.insert(exported.source());
+  if (writes && !exported.source().empty()) images.insert(exported.source());
   return images;
 }
 

@@ -56,8 +56,14 @@ std::vector<std::string> ImagesOf(const v1::FilterSpec& spec);
 // A named filter, or nothing if there is none.
 using FindFilter = std::function<std::optional<v1::FilterSpec>(const std::string& name)>;
 
-// The images that what clients write would reach: that which the export serves, unless a filter of
-// the kind cow keeps it apart, and those that its filters write to.
+// The images without which the export is not served: its own, and those that its filters name, of
+// bypassed entries too, so that these can come back.
+std::set<std::string> ImagesNeededBy(const v1::Export& exported, const FindFilter& find);
+
+// The images that the export writes to, its own and those that its filters name, by the rule of
+// engine::WritesBelow(): unless it is read-only, what clients write reaches all that is not below a
+// filter of the kind cow; what copy_on_read fills in reaches all below it, down to such a filter,
+// also if the export is read-only. Bypassed entries do nothing.
 std::set<std::string> ImagesWrittenBy(const v1::Export& exported, const FindFilter& find);
 
 }  // namespace gabion::service

@@ -3,6 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
 #include "google/protobuf/text_format.h"
 #include "service/errors.h"
 
@@ -10,6 +15,7 @@ namespace gabion::service {
 namespace {
 
 using testing::ElementsAre;
+using testing::IsEmpty;
 
 v1::Export WithStack(const std::string& stack) {
   v1::Export exported;
@@ -130,6 +136,54 @@ TEST(FilterStackTest, FiltersAreToldOnceEach) {
                                   "filter_stack { filter: 'filters/a' } "
                                   "filter_stack { filter: 'filters/b' }")),
               ElementsAre("filters/a", "filters/b"));
+}
+
+constexpr const char* kFill = "filter_stack { spec { copy_on_read {} } } ";
+constexpr const char* kCow = "filter_stack { spec { cow { image { image: 'images/s' } } } } ";
+constexpr const char* kVerify = "filter_stack { spec { verify { reference_image: 'images/r' } } } ";
+constexpr const char* kTree =
+    "filter_stack { spec { verify { hash_tree { image: 'images/t' } } } } ";
+
+std::set<std::string> Written(const std::string& stack, bool read_only) {
+  v1::Export exported = WithStack("source: 'images/a' " + stack);
+  exported.set_read_only(read_only);
+  return ImagesWrittenBy(exported, [](const std::string& name) {
+    std::optional<v1::FilterSpec> spec;
+    if (name == "filters/cow") spec.emplace().mutable_cow()->mutable_image()->set_image("images/n");
+    return spec;
+  });
+}
+
+TEST(FilterStackTest, WhatClientsWriteReachesAllThatIsNotBelowACow) {
+  EXPECT_THAT(Written("", false), ElementsAre("images/a"));
+  EXPECT_THAT(Written("", true), IsEmpty());
+  EXPECT_THAT(Written(kVerify, false), ElementsAre("images/a", "images/r"));
+  EXPECT_THAT(Written(kTree, false), ElementsAre("images/a"));
+  EXPECT_THAT(Written(std::string(kCow) + kVerify, false), ElementsAre("images/s"));
+  EXPECT_THAT(Written(std::string(kVerify) + kCow, false), ElementsAre("images/r", "images/s"));
+  EXPECT_THAT(Written(std::string(kCow) + kVerify, true), IsEmpty());
+  EXPECT_THAT(Written("filter_stack { filter: 'filters/cow' }", false), ElementsAre("images/n"));
+  EXPECT_THAT(Written("filter_stack { filter: 'filters/none' }", false), ElementsAre("images/a"));
+}
+
+TEST(FilterStackTest, WhatReadsFillInReachesAllBelowDownToACow) {
+  const std::string fill = kFill;
+  EXPECT_THAT(Written(fill, true), ElementsAre("images/a"));
+  EXPECT_THAT(Written(fill + kVerify, true), ElementsAre("images/a", "images/r"));
+  EXPECT_THAT(Written(kVerify + fill, true), ElementsAre("images/a"));
+  EXPECT_THAT(Written(fill + kCow, true), ElementsAre("images/s"));
+  EXPECT_THAT(Written(kCow + fill, false), ElementsAre("images/a", "images/s"));
+  EXPECT_THAT(Written(kCow + fill, true), ElementsAre("images/a"));
+}
+
+TEST(FilterStackTest, WhatIsBypassedWritesNothingAndIsNeeded) {
+  EXPECT_THAT(Written("filter_stack { bypassed: true spec { copy_on_read {} } }", true), IsEmpty());
+  const std::string cow =
+      "filter_stack { bypassed: true spec { cow { image { image: 'images/s' } } } }";
+  EXPECT_THAT(Written(cow, false), ElementsAre("images/a"));
+  EXPECT_THAT(ImagesNeededBy(WithStack("source: 'images/a' " + cow),
+                             [](const std::string&) { return std::nullopt; }),
+              ElementsAre("images/a", "images/s"));
 }
 
 }  // namespace
