@@ -314,6 +314,27 @@ class FiltersTest(harness.GabionTestCase):
         self.assertEqual(refused.reason, "IMAGE_HAS_DEPENDENTS", refused)
         self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/twin"}).reason, "IMAGE_IN_USE")
 
+    def test_what_reads_fill_in_counts_as_written(self):
+        self.daemon.create_image("fill-base", MiB)
+        self.create_qcow2("fill-kept", MiB)
+        self.daemon.result(self.daemon.call("ImageService/CloneImage", {"imageId": "fill-top", "source": "images/fill-base"}))
+        stack = [inline("fill", copyOnRead={}), inline("cow", cow={"image": {"image": "images/fill-kept"}})]
+        self.daemon.create_export("filling", "fill-top", readOnly=True, filterStack=stack)
+        clone = {"imageId": "fill-clone", "source": "images/fill-kept"}
+        refused = self.daemon.refusal("ImageService/CloneImage", clone)
+        self.assertEqual((refused.reason, refused.metadata["exports"]), ("IMAGE_IN_USE", "exports/filling"))
+        self.daemon.delete_export("filling")
+        self.daemon.result(self.daemon.call("ImageService/CloneImage", clone))
+        refused = self.daemon.refusal("ExportService/CreateExport", {"exportId": "filling", "export": {
+            "source": "images/fill-top", "readOnly": True, "filterStack": stack}})
+        self.assertEqual(refused.reason, "IMAGE_HAS_DEPENDENTS", refused)
+        # Bypassed, its image may have what stands on it, and is kept.
+        for entry in stack:
+            entry["bypassed"] = True
+        self.daemon.create_export("filling", "fill-top", readOnly=True, filterStack=stack)
+        self.daemon.result(self.daemon.call("ImageService/DeleteImage", {"name": "images/fill-clone"}))
+        self.assertEqual(self.daemon.refusal("ImageService/DeleteImage", {"name": "images/fill-kept"}).reason, "IMAGE_IN_USE")
+
     @unittest.skipUnless(shutil.which("veritysetup"), "veritysetup is missing (cryptsetup-bin)")
     def test_a_disk_is_verified_by_the_hash_tree_that_veritysetup_made(self):
         data, hashes = self.daemon.file("verity.data"), self.daemon.file("verity.hashes")
