@@ -2,7 +2,6 @@
 stands what qemu-nbd makes of the same files."""
 
 import os
-import signal
 
 import harness
 import nbd
@@ -108,13 +107,13 @@ class SeedTest(Qcow2TestCase):
         self.assertEqual(self.map(f"exports/{name}"), self.map(f"images/{image}"), stack)
 
     def test_qemu_sends_smaller_pieces_than_it_advertises_and_counts_its_filter(self):
-        socket = self.daemon.file("q.sock")
-        server = harness.start(["qemu-nbd", "-t", "-r", "-A", "-k", socket, "--image-opts",
+        socket, pid_file = self.daemon.file("q.sock"), self.daemon.file("q.pid")
+        server = harness.start(["qemu-nbd", "-t", "-r", "-A", "-k", socket, "--pid-file", pid_file, "--image-opts",
                                 "driver=blkdebug,image.driver=qcow2,image.file.driver=file,"
                                 f"image.file.filename={self.daemon.file('top.qcow2')},align=4k"])
         self.addCleanup(server.wait)
-        self.addCleanup(os.kill, server.pid, signal.SIGTERM)
-        harness.wait_until(lambda: os.path.exists(socket), "qemu-nbd listens", process=server)
+        self.addCleanup(server.kill)
+        harness.wait_until(lambda: os.path.exists(pid_file), "qemu-nbd listens", process=server)
         theirs = self.connect(f"nbd+unix:///?socket={socket}", contexts=["base:allocation", DEPTH], strict=False)
         ours = self.export("against-qemu", "top", [SECTORS])
         self.assertEqual(theirs.get_block_size(nbd.SIZE_MINIMUM), ours.get_block_size(nbd.SIZE_MINIMUM))
