@@ -13,10 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/align.h"
 #include "engine/image_files.h"
+#include "tests/engine/raw_image_fixture.h"
 #include "tests/support/manual_clock.h"
 #include "tests/support/memory_node.h"
 #include "tests/support/random_source.h"
-#include "tests/support_io/temp_dir.h"
 
 namespace gabion::engine {
 namespace {
@@ -36,18 +36,8 @@ struct Write {
 };
 
 // A disk of one layer, and an export of it with two filters that change nothing.
-class ExplainTest : public testing::Test, public Image::GrowthObserver {
+class ExplainTest : public RawImageTest, public Image::GrowthObserver {
  protected:
-  void SetUp() override {
-    absl::StatusOr<io::Directory> pool = io::Directory::Open(directory_.path());
-    ASSERT_TRUE(pool.ok()) << pool.status();
-    pool_ = std::make_unique<io::Directory>(*std::move(pool));
-    spec_.name = "images/a";
-    spec_.uid = "uid-a";
-    spec_.pool = "pools/p";
-    spec_.file_name = "a.raw";
-    ASSERT_TRUE(CreateImageFile(*pool_, spec_, ByteCount{4096}).ok());
-  }
   void TearDown() override { EndExport(); }
 
   // Nothing is allocated, then `written` is written.
@@ -128,9 +118,6 @@ class ExplainTest : public testing::Test, public Image::GrowthObserver {
   runtime::ReadyQueue ready_;
   test::ManualClock clock_{ready_};
   SharedFilterStates states_;
-  test::TempDir directory_;
-  std::unique_ptr<io::Directory> pool_;
-  ImageSpec spec_;
   MemoryNode* disk_ = nullptr;  // the image's
   std::unique_ptr<Image> image_;
   std::unique_ptr<FilterStack> stack_;

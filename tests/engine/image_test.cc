@@ -11,25 +11,14 @@
 #include "engine/base/reason.h"
 #include "engine/image_files.h"
 #include "engine/image_removal.h"
+#include "tests/engine/raw_image_fixture.h"
 #include "tests/support/memory_node.h"
-#include "tests/support_io/temp_dir.h"
 
 namespace gabion::engine {
 namespace {
 
-class ImageTest : public ::testing::Test, public Image::GrowthObserver {
+class ImageTest : public RawImageTest, public Image::GrowthObserver {
  protected:
-  void SetUp() override {
-    absl::StatusOr<io::Directory> pool = io::Directory::Open(directory_.path());
-    ASSERT_TRUE(pool.ok()) << pool.status();
-    pool_ = std::make_unique<io::Directory>(*std::move(pool));
-    spec_.name = "images/a";
-    spec_.uid = "uid-a";
-    spec_.pool = "pools/p";
-    spec_.file_name = "a.raw";
-    ASSERT_TRUE(CreateImageFile(*pool_, spec_, ByteCount{4096}).ok());
-  }
-
   std::unique_ptr<Image> Open(const test::MemoryNodeOptions& disk) {
     absl::StatusOr<OpenedImage> opened = OpenImageFile(*pool_, spec_, /*direct=*/false);
     EXPECT_TRUE(opened.ok()) << opened.status();
@@ -52,9 +41,6 @@ class ImageTest : public ::testing::Test, public Image::GrowthObserver {
   }
 
   runtime::ReadyQueue ready_;
-  test::TempDir directory_;
-  std::unique_ptr<io::Directory> pool_;
-  ImageSpec spec_;
   io::UniqueFd file_;
   int grown_ = 0;
 
